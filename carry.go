@@ -1,0 +1,200 @@
+package leakguard
+
+import (
+	"time"
+	"weak"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// control is the reaper's way to a connection. It holds it weakly, so that a
+// connection that is dropped without Close can be collected.
+type control struct{ conn weak.Pointer[conn] }
+
+var _ tracker.Control = control{}
+
+// Look calls f inside the gate if it is free.
+func (k control) Look(f func()) bool {
+	c := k.conn.Value()
+	if c == nil || !c.gate.try(0) {
+		return false
+	}
+	f()
+	c.gate.release()
+	return true
+}
+
+// Nudge interrupts the condemned operation again.
+func (k control) Nudge() bool {
+	c := k.conn.Value()
+	return c != nil && c.gate.hit(c.db.Interrupt)
+}
+
+// Carry carries an order out, or condemns the operation in flight to do so.
+func (k control) Carry(o *tracker.Order) tracker.Outcome {
+	c := k.conn.Value()
+	if c == nil {
+		return tracker.Void
+	}
+	if c.gate.try(o.Word) {
+		return c.carryInside(o)
+	}
+	if o.Scope != tracker.ScopeTransaction || o.Word != 0 {
+		return tracker.Void // it moves: no leak any more, or the next check sees it
+	}
+	c.order.Store(o)
+	if !c.gate.condemn() {
+		return tracker.Void // out again, or its shared cache is busy: the next check
+	}
+	c.gate.hit(c.db.Interrupt)
+	return tracker.Condemned
+}
+
+// carryInside carries an order out with the gate held, and gives it back. A Go
+// hook of the program may run under ROLLBACK; if it panics, SQLite's mutex may
+// be locked for ever, so nobody may touch the connection any more.
+func (c *conn) carryInside(o *tracker.Order) (out tracker.Outcome) {
+	returned := false
+	defer func() {
+		if !returned {
+			recover()
+			c.gate.set(busy)
+			c.rec.Lost()
+			out = tracker.Void
+		}
+		c.gate.release()
+	}()
+	c.drain()
+	out = c.carry(o)
+	returned = true
+	return out
+}
+
+func (c *conn) carry(o *tracker.Order) tracker.Outcome {
+	if c.raw.Load() || c.gate.word.Load()&dead != 0 {
+		return tracker.Void
+	}
+	switch o.Scope {
+	case tracker.ScopeRows:
+		for _, st := range c.rows {
+			if st.res.ID() == o.Resource && o.Rested(&st.res) {
+				c.kill(st, reaped(o.Leaks[0]))
+				return tracker.Done
+			}
+		}
+	case tracker.ScopeTransaction:
+		if c.txn.open && c.txn.id == o.Resource {
+			c.rollbackBy(reaped(o.Leaks[0]))
+			c.txn.tomb.pooled = !c.leased
+			return tracker.Done
+		}
+	case tracker.ScopeLease:
+		return c.reapLease(o)
+	case tracker.ScopeClose:
+		return c.closeIdle(o)
+	case tracker.ScopeRelease:
+		c.db.ReleaseMemory()
+		return tracker.Done
+	}
+	return tracker.Void
+}
+
+// reapLease undoes all that the lease holds, in this order: rows, statements,
+// transaction, handle. Over a live statement, closing would leave a zombie
+// that keeps its locks. See https://www.sqlite.org/c3ref/close.html.
+func (c *conn) reapLease(o *tracker.Order) tracker.Outcome {
+	why := c.session.verify(c)
+	err := reaped(o.Leaks[0])
+	for i := len(c.rows) - 1; i >= 0; i-- {
+		own := err
+		for _, l := range o.Leaks {
+			if l.Kind == tracker.KindRows && c.rows[i].res.ID() == l.Resource {
+				own = reaped(l)
+			}
+		}
+		c.kill(c.rows[i], own)
+	}
+	if why == "" {
+		c.finalizeAll()
+	}
+	if c.txn.open {
+		for _, l := range o.Leaks {
+			if l.Kind == tracker.KindTransaction {
+				err = reaped(l)
+			}
+		}
+		c.rollbackBy(err)
+		c.rolledBack = true
+	}
+	if why != "" {
+		c.rec.ReportKept(why)
+		c.db.ReleaseMemory()
+		c.rolledBack = false
+		return tracker.Done
+	}
+	c.die(err)
+	return tracker.Done
+}
+
+// closeIdle closes a connection that sits in the pool.
+func (c *conn) closeIdle(o *tracker.Order) tracker.Outcome {
+	if c.leased || c.txn.open || c.txn.tomb != nil {
+		return tracker.Void
+	}
+	if why := c.session.verify(c); why != "" {
+		c.rec.ReportKept(why)
+		c.db.ReleaseMemory()
+		return tracker.Kept
+	}
+	c.finalizeAll()
+	c.rec.Recycled(o.Reason)
+	c.die(&ReapedError{Leak: tracker.Leak{Kind: tracker.KindConnection, Reason: o.Reason}})
+	return tracker.Done
+}
+
+// die marks the connection dead and closes its handle on a goroutine of its
+// own: the last close of a file checkpoints its WAL, half a second for 200 MB.
+func (c *conn) die(err error) {
+	c.gone = err
+	c.exhume()
+	c.gate.set(dead)
+	c.rec.ForceClosed()
+	c.rec.Pool().Tracker().Go(func() { c.connector.closeHandle(c, false) })
+}
+
+// carryCondemned carries out, on the owner's way back from SQLite, what came
+// while it was inside. Autocommit has decided by now: a COMMIT that succeeded
+// makes the order void, and an INSERT that was interrupted took its
+// transaction with it.
+func (c *conn) carryCondemned(err error) error {
+	o := c.order.Swap(nil)
+	c.gate.clear(condemned)
+	if o == nil {
+		return err
+	}
+	t := c.txn.tomb
+	switch {
+	case c.raw.Load():
+		c.rec.Settle(o, tracker.Void)
+		return err
+	case c.txn.open && c.txn.id == o.Resource:
+		verdict := reaped(o.Leaks[0])
+		c.rollbackBy(verdict)
+		c.rec.Settle(o, tracker.Done)
+		return verdict
+	case t != nil && t.id == o.Resource && !t.byGuard && err != nil:
+		verdict := reaped(o.Leaks[0])
+		t.err, t.byGuard = verdict, true
+		c.rec.Settle(o, tracker.Done)
+		return verdict
+	case isInterrupt(err): // the COMMIT itself, and it did not commit
+		c.rec.Settle(o, tracker.Done)
+		return reaped(o.Leaks[0])
+	}
+	c.rec.Settle(o, tracker.Void)
+	return err
+}
+
+func reaped(l *tracker.Leak) *ReapedError {
+	return &ReapedError{Leak: *l, After: time.Since(l.OpenedAt)}
+}

@@ -1,0 +1,501 @@
+package leakguard
+
+import (
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// dsnPrefix begins every key that is the guard's.
+const dsnPrefix = "_leakguard"
+
+// dsnParam is one key of the DSN.
+type dsnParam struct {
+	key string
+	doc string
+	set func(c *Config, value string) error
+	get func(c *Config) string
+}
+
+// dsnParams is the one place that knows the keys. Its order is the order in
+// which FormatDSN writes them.
+var dsnParams = []dsnParam{
+	dsnField(dsnPrefix, "mode: enforce, observe, basic or off",
+		dsnMode, func(c *Config) *tracker.Mode { return &c.Mode }),
+	dsnField(dsnPrefix+"_name", "name of the pool in reports and metrics",
+		dsnText, func(c *Config) *string { return &c.Name }),
+	dsnField(dsnPrefix+"_stacks", "on or off: record the call sites",
+		dsnStacks, func(c *Config) *bool { return &c.NoStacks }),
+
+	dsnLimit("max_lifetime", "age at which a connection is recycled",
+		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.MaxLifetime }),
+	dsnLimit("max_idle", "time in the pool after which a connection is closed",
+		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.MaxIdle }),
+	dsnLimit("leak_after", "time without activity that makes a lease a suspect",
+		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.LeakAfter }),
+	dsnLimit("tx_timeout", "age at which a transaction is rolled back",
+		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.TxTimeout }),
+	dsnLimit("max_access", "leases after which a connection is recycled",
+		dsnCount, func(p *tracker.Policy) *int64 { return &p.MaxAccess }),
+	dsnLimit("max_statements", "open statements of one SQL text that are reported",
+		dsnCount, func(p *tracker.Policy) *int64 { return &p.MaxStatements }),
+	dsnLimit("conn_memory", "memory above which a connection is shrunk",
+		dsnSize, func(p *tracker.Policy) *int64 { return &p.ConnMemory }),
+	dsnLimit("leak_memory", "memory above which a leased connection is a suspect",
+		dsnSize, func(p *tracker.Policy) *int64 { return &p.LeakMemory }),
+	dsnLimit("pressure", "used share of the system's memory that starts a clean-up",
+		dsnShare, func(p *tracker.Policy) *float64 { return &p.Pressure }),
+	dsnLimit("check_interval", "period of the reaper, cannot be 0",
+		dsnPeriod("want a duration above 0 such as 60s (_leakguard=basic runs without the reaper)"),
+		func(p *tracker.Policy) *time.Duration { return &p.CheckInterval }),
+	dsnLimit("memory_interval", "period of the memory monitor, cannot be 0",
+		dsnPeriod("want a duration above 0 such as 30s"),
+		func(p *tracker.Policy) *time.Duration { return &p.MemoryInterval }),
+}
+
+// dsnKind reads and writes one kind of value. An error of parse says what is
+// allowed; the caller adds the key and the value.
+type dsnKind[T any] struct {
+	parse  func(string) (T, error)
+	format func(T) string
+}
+
+func dsnField[T any](key, doc string, k dsnKind[T], field func(*Config) *T) dsnParam {
+	return dsnParam{
+		key: key,
+		doc: doc,
+		set: func(c *Config, value string) error {
+			v, err := k.parse(value)
+			if err != nil {
+				return err
+			}
+			*field(c) = v
+			return nil
+		},
+		get: func(c *Config) string { return k.format(*field(c)) },
+	}
+}
+
+func dsnLimit[T any](limit, doc string, k dsnKind[T], field func(*tracker.Policy) *T) dsnParam {
+	return dsnField(dsnPrefix+"_"+limit, doc, k, func(c *Config) *T { return field(&c.Policy) })
+}
+
+// ParseDSN reads a data source name as sql.Open takes it: whatever go-sqlite3
+// understands, plus the guard's own parameters, which are taken out. Every
+// other byte of the DSN is kept as it is.
+//
+//	_leakguard                  mode: enforce, observe, basic or off
+//	_leakguard_name             name of the pool in reports and metrics
+//	_leakguard_stacks           on or off: record the call sites
+//	_leakguard_max_lifetime     age at which a connection is recycled
+//	_leakguard_max_idle         time in the pool after which a connection is closed
+//	_leakguard_leak_after       time without activity that makes a lease a suspect
+//	_leakguard_tx_timeout       age at which a transaction is rolled back
+//	_leakguard_max_access       leases after which a connection is recycled
+//	_leakguard_max_statements   open statements of one SQL text that are reported
+//	_leakguard_conn_memory      memory above which a connection is shrunk
+//	_leakguard_leak_memory      memory above which a leased connection is a suspect
+//	_leakguard_pressure         used share of the system's memory that starts a clean-up
+//	_leakguard_check_interval   period of the reaper, cannot be 0
+//	_leakguard_memory_interval  period of the memory monitor, cannot be 0
+//
+// Durations are written as [time.ParseDuration] takes them (90s, 1h30m), sizes
+// in bytes or with one of the units B, kB, MB, GB (powers of 1000), KiB, MiB,
+// GiB (powers of 1024) in any case, the share as 0.85 or 85%. The limits and
+// their defaults are those of [tracker.Policy]; 0 switches one off. Values are
+// escaped as in a URL query.
+//
+// A key that begins with _leakguard but is not listed, one that is given twice
+// and a value that cannot be used are errors that name the key. The Config
+// returned has its Policy complete; Tracker, SQLite and Logger are nil.
+func ParseDSN(dsn string) (Config, error) {
+	rest, ours, err := dsnSplit(dsn)
+	if err != nil {
+		return Config{}, fmt.Errorf("leakguard: %w", err)
+	}
+	c := Config{DSN: rest, Policy: tracker.DefaultPolicy()}
+	seen := make(map[string]string, len(ours))
+	for _, s := range ours {
+		value, err := s.value()
+		p := dsnLookup(s.key)
+		if p == nil {
+			return Config{}, fmt.Errorf("leakguard: unknown key %q with value %q: %s", s.key, value, dsnKnown(s.key))
+		}
+		if first, ok := seen[s.key]; ok {
+			return Config{}, fmt.Errorf("leakguard: %s=%q: given twice, first as %q: want each key once", s.key, value, first)
+		}
+		seen[s.key] = value
+		if err == nil {
+			err = p.set(&c, value)
+		}
+		if err != nil {
+			return Config{}, fmt.Errorf("leakguard: %s=%q: %w", s.key, value, err)
+		}
+	}
+	return c, nil
+}
+
+// FormatDSN returns c.DSN with a parameter added for every field that is not
+// at its default. [ParseDSN] reads c back from it, with two exceptions:
+// Tracker, SQLite and Logger have no spelling and are dropped, and a zero
+// Policy comes back as the [tracker.DefaultPolicy] it stands for.
+//
+// A c that a connector would reject (a negative limit, a DSN with _leakguard
+// keys) yields a DSN that ParseDSN rejects.
+func (c Config) FormatDSN() string {
+	def := Config{Policy: tracker.DefaultPolicy()}
+	if c.Policy == (tracker.Policy{}) {
+		c.Policy = def.Policy
+	}
+	var add []string
+	for _, p := range dsnParams {
+		// Every format is exact, so equal texts are equal values.
+		if v := p.get(&c); v != p.get(&def) {
+			add = append(add, p.key+"="+url.QueryEscape(v))
+		}
+	}
+	if len(add) == 0 {
+		return c.DSN
+	}
+	head, query, fragment, hasQuery := dsnCut(c.DSN)
+	params := strings.Join(add, "&")
+	if hasQuery {
+		// Also behind an empty query: "app.db?&_leakguard=…" leaves one empty
+		// segment, hence "app.db?", when our keys are taken out again.
+		params = query + "&" + params
+	}
+	return head + "?" + params + fragment
+}
+
+// dsnSetting is one of the guard's segments of a DSN: its unescaped key, and
+// its value as it is written.
+type dsnSetting struct{ key, raw string }
+
+// value unescapes the value. With an error it returns what is written.
+func (s dsnSetting) value() (string, error) {
+	if strings.Contains(s.raw, ";") {
+		// net/url, hence go-sqlite3, rejects it too: it used to separate.
+		return s.raw, errors.New(`want "&" between parameters and ";" in a value escaped as %3B`)
+	}
+	// A trailing percent sign cannot begin an escape, so it may stand for
+	// itself: nobody writes _leakguard_pressure=85%25.
+	raw, percent := strings.CutSuffix(s.raw, "%")
+	v, err := url.QueryUnescape(raw)
+	if err != nil {
+		return s.raw, errors.New(`want "%" in a value escaped as %25`)
+	}
+	if percent {
+		v += "%"
+	}
+	return v, nil
+}
+
+// dsnCut finds the parameters as go-sqlite3 does, behind the first question
+// mark, and sets the fragment apart that SQLite sees in a file: URI. A bare
+// path has no fragment: a number sign there is a letter like any other.
+func dsnCut(dsn string) (head, query, fragment string, hasQuery bool) {
+	head, query, hasQuery = strings.Cut(dsn, "?")
+	if !strings.HasPrefix(dsn, "file:") {
+		return head, query, "", hasQuery
+	}
+	s := &head
+	if hasQuery {
+		s = &query
+	}
+	if i := strings.IndexByte(*s, '#'); i >= 0 {
+		*s, fragment = (*s)[:i], (*s)[i:]
+	}
+	return head, query, fragment, hasQuery
+}
+
+// dsnSplit takes the guard's segments out of a DSN and leaves every other one
+// as it is written. An error names the key but has no prefix yet.
+func dsnSplit(dsn string) (rest string, ours []dsnSetting, err error) {
+	head, query, fragment, hasQuery := dsnCut(dsn)
+	if strings.HasPrefix(dsn, "file:") {
+		// Behind the number sign our keys are lost on SQLite's reading and
+		// half seen on go-sqlite3's. Better to say so than to drop a limit.
+		_, inHead, _ := strings.Cut(head, "#")
+		for _, part := range []string{inHead, strings.TrimPrefix(fragment, "#")} {
+			for segment := range strings.SplitSeq(part, "&") {
+				if s, ok := dsnOurs(segment); ok {
+					value, _ := s.value()
+					return "", nil, fmt.Errorf(`key %q with value %q stands behind the "#" of a file: URI: want it before`, s.key, value)
+				}
+			}
+		}
+	}
+	if !hasQuery {
+		return dsn, nil, nil
+	}
+	var keep []string
+	for segment := range strings.SplitSeq(query, "&") {
+		if s, ok := dsnOurs(segment); ok {
+			ours = append(ours, s)
+		} else {
+			keep = append(keep, segment)
+		}
+	}
+	switch {
+	case len(ours) == 0:
+		return dsn, nil, nil
+	// The question mark stays where the next one, in the fragment, would
+	// become the first: go-sqlite3 would take what follows it for parameters.
+	case len(keep) == 0 && !strings.Contains(fragment, "?"):
+		return head + fragment, ours, nil
+	}
+	return head + "?" + strings.Join(keep, "&") + fragment, ours, nil
+}
+
+// dsnOurs reports whether a segment is the guard's. A key whose escapes are
+// malformed stands for itself: it is unknown then, and go-sqlite3's to reject
+// unless it is plainly ours.
+func dsnOurs(segment string) (dsnSetting, bool) {
+	key, raw, _ := strings.Cut(segment, "=")
+	if k, err := url.QueryUnescape(key); err == nil {
+		key = k
+	}
+	return dsnSetting{key, raw}, strings.HasPrefix(key, dsnPrefix)
+}
+
+func dsnLookup(key string) *dsnParam {
+	for i := range dsnParams {
+		if dsnParams[i].key == key {
+			return &dsnParams[i]
+		}
+	}
+	return nil
+}
+
+// dsnKnown says what could have been written instead of key.
+func dsnKnown(key string) string {
+	var b strings.Builder
+	if s := dsnSuggest(key); s != "" {
+		fmt.Fprintf(&b, "did you mean %s? ", s)
+	}
+	b.WriteString("Known keys: ")
+	for i, p := range dsnParams {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(p.key)
+	}
+	return b.String()
+}
+
+// dsnSuggest returns the known key that key was probably meant to be, or "".
+func dsnSuggest(key string) string {
+	name := strings.ToLower(strings.TrimPrefix(key, dsnPrefix))
+	name = strings.ReplaceAll(name, "-", "_")
+	if name == "_mode" {
+		return dsnPrefix // by letters it is closer to _name, which is wrong
+	}
+	best, suggestion := min(len(name)/3+1, 3), "" // more than that is no slip of the finger
+	for _, p := range dsnParams {
+		if d := dsnDistance(name, strings.TrimPrefix(p.key, dsnPrefix)); d < best {
+			best, suggestion = d, p.key
+		}
+	}
+	return suggestion
+}
+
+// dsnDistance is the number of letters to insert, drop or change (Levenshtein).
+func dsnDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, diagonal+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+var errDSNMode = errors.New("want enforce, observe, basic or off")
+
+var dsnMode = dsnKind[tracker.Mode]{
+	parse: func(s string) (m tracker.Mode, err error) {
+		if m.UnmarshalText([]byte(s)) != nil {
+			err = errDSNMode // the caller has named the value already
+		}
+		return m, err
+	},
+	format: tracker.Mode.String,
+}
+
+var dsnText = dsnKind[string]{
+	parse:  func(s string) (string, error) { return s, nil },
+	format: func(s string) string { return s },
+}
+
+// dsnStacks is the wrong way round because the field is: false, the zero
+// value, has to be the default.
+var dsnStacks = dsnKind[bool]{
+	parse: func(s string) (noStacks bool, err error) {
+		if s != "on" && s != "off" {
+			return false, errors.New("want on or off")
+		}
+		return s == "off", nil
+	},
+	format: func(noStacks bool) string {
+		if noStacks {
+			return "off"
+		}
+		return "on"
+	},
+}
+
+var dsnDuration = dsnKind[time.Duration]{
+	parse: func(s string) (time.Duration, error) {
+		d, ok := dsnParseDuration(s)
+		if !ok {
+			return 0, errors.New("want a duration such as 90s or 10m, or 0 to switch it off")
+		}
+		return d, nil
+	},
+	format: dsnFormatDuration,
+}
+
+// dsnPeriod is a duration that cannot be switched off.
+func dsnPeriod(want string) dsnKind[time.Duration] {
+	return dsnKind[time.Duration]{
+		parse: func(s string) (time.Duration, error) {
+			d, ok := dsnParseDuration(s)
+			if !ok || d == 0 {
+				return 0, errors.New(want)
+			}
+			return d, nil
+		},
+		format: dsnFormatDuration,
+	}
+}
+
+func dsnParseDuration(s string) (time.Duration, bool) {
+	d, err := time.ParseDuration(s)
+	if err != nil || strings.HasPrefix(s, "-") {
+		return 0, false
+	}
+	// ParseDuration rounds 0.1ns down to 0, which would switch the limit off.
+	return d, d != 0 || !strings.ContainsAny(s, "123456789")
+}
+
+func dsnFormatDuration(d time.Duration) string {
+	if d == 0 {
+		return "0"
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return strings.Replace(s, "µs", "us", 1) // survives escaping readably
+}
+
+var dsnCount = dsnKind[int64]{
+	parse: func(s string) (int64, error) {
+		n, err := strconv.ParseUint(s, 10, 63) // unsigned: no sign, not even +
+		if err != nil {
+			return 0, errors.New("want a whole number such as 1000, or 0 to switch it off")
+		}
+		return int64(n), nil
+	},
+	format: func(n int64) string { return strconv.FormatInt(n, 10) },
+}
+
+// dsnUnits is in the order of preference among equally short spellings.
+var dsnUnits = []struct {
+	name  string
+	bytes int64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30},
+	{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9},
+	{"", 1}, {"B", 1},
+}
+
+var dsnSize = dsnKind[int64]{
+	parse: func(s string) (int64, error) {
+		digits := strings.TrimRight(s, "BGIKMbgikm")
+		n, ok := dsnDecimal(digits)
+		for _, u := range dsnUnits {
+			if !ok || !strings.EqualFold(s[len(digits):], u.name) {
+				continue
+			}
+			n.Mul(n, new(big.Rat).SetInt64(u.bytes))
+			if !n.IsInt() {
+				return 0, errors.New("want a whole number of bytes")
+			}
+			if !n.Num().IsInt64() {
+				return 0, errors.New("want at most 9223372036854775807 bytes")
+			}
+			return n.Num().Int64(), nil
+		}
+		return 0, errors.New("want a size such as 50MiB, 64MB or 1048576 (bytes), or 0 to switch it off")
+	},
+	format: func(n int64) string {
+		if n == 0 {
+			return "0"
+		}
+		var shortest string
+		for _, u := range dsnUnits {
+			if n%u.bytes != 0 {
+				continue
+			}
+			if s := strconv.FormatInt(n/u.bytes, 10) + u.name; shortest == "" || len(s) < len(shortest) {
+				shortest = s
+			}
+		}
+		return shortest
+	},
+}
+
+var dsnShare = dsnKind[float64]{
+	parse: func(s string) (float64, error) {
+		digits, percent := strings.CutSuffix(s, "%")
+		if n, ok := dsnDecimal(digits); ok {
+			if percent {
+				// Exactly, so that 12.3% is the same number as 0.123.
+				n.Mul(n, big.NewRat(1, 100))
+			}
+			// The share that is too small for a float64 must not become 0,
+			// which would switch the limit off; nor 1.00…01 become 1.
+			f, _ := n.Float64()
+			if n.Cmp(big.NewRat(1, 1)) <= 0 && (f != 0 || n.Sign() == 0) {
+				return f, nil
+			}
+		}
+		return 0, errors.New("want a share between 0 and 1 such as 0.85 or 85%, or 0 to switch it off")
+	},
+	format: func(f float64) string {
+		if f == 0 {
+			return "0" // also for the negative zero, which parse would not take
+		}
+		return strconv.FormatFloat(f, 'f', -1, 64)
+	},
+}
+
+// dsnDecimal reads digits with at most one point between them. It takes less
+// than big.Rat does: no sign, no exponent, no quotient, no other base.
+func dsnDecimal(s string) (*big.Rat, bool) {
+	whole, fraction, point := strings.Cut(s, ".")
+	if whole == "" || point && fraction == "" || strings.Trim(whole+fraction, "0123456789") != "" {
+		return nil, false
+	}
+	return new(big.Rat).SetString(s)
+}

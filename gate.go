@@ -1,0 +1,180 @@
+package leakguard
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// The bits of a connection's activity word. Above them counts the generation,
+// one for each operation that is over.
+const (
+	busy      = uint64(tracker.BusyBit) // the owner's operation is inside SQLite
+	reaping   = uint64(1) << 1          // the reaper is
+	interrupt = uint64(1) << 2          // an interrupt is being sent to the operation in flight
+	condemned = uint64(1) << 3          // the operation in flight carries an order out on its way back
+	tombed    = uint64(1) << 4          // the transaction is over and its owner does not know yet
+	dead      = uint64(1) << 5          // the SQLite handle is closed or being closed
+	flags     = uint64(1)<<8 - 1
+	operation = uint64(1) << 8
+)
+
+// gate is the lock between a connection's owner and the reaper. The owner is
+// one goroutine at a time: database/sql locks each connection. The reaper only
+// ever tries: nearly every call into SQLite waits for the connection's mutex,
+// that is, for as long as a statement runs.
+type gate struct {
+	word *atomic.Uint64
+
+	// held is locked by whoever holds the reaping bit, so that the owner can
+	// wait for it without spinning.
+	held sync.Mutex
+
+	// shared is not nil for a connection that shares its cache: one mutex in
+	// SQLite serves them all, so any owner of one keeps the reaper out of all.
+	// See https://www.sqlite.org/sharedcache.html.
+	shared *cacheGate
+}
+
+// enter begins an operation and returns the tombed and dead bits. It returns
+// the busy bit, and has begun nothing, if an operation is in flight: then a
+// call never came back from SQLite (a Go function called by SQL panicked), or
+// two goroutines use one driver connection.
+func (g *gate) enter() uint64 {
+	w := g.word.Load()
+	if w&flags != 0 || !g.word.CompareAndSwap(w, w|busy) {
+		return g.enterSlow()
+	}
+	if g.shared != nil {
+		g.shared.RLock()
+	}
+	return 0
+}
+
+func (g *gate) enterSlow() uint64 {
+	for {
+		w := g.word.Load()
+		switch {
+		case w&busy != 0:
+			return busy
+		case w&reaping != 0:
+			g.held.Lock() // the reaper is about to let go
+			g.held.Unlock()
+		case g.word.CompareAndSwap(w, w|busy):
+			if g.shared != nil {
+				g.shared.RLock()
+			}
+			return w & (tombed | dead)
+		}
+	}
+}
+
+// enterNow is enter for callers that must not wait for the reaper; false if
+// the reaper is inside.
+func (g *gate) enterNow() (uint64, bool) {
+	for {
+		w := g.word.Load()
+		switch {
+		case w&busy != 0:
+			return busy, true
+		case w&reaping != 0:
+			return 0, false
+		case g.word.CompareAndSwap(w, w|busy):
+			if g.shared != nil {
+				g.shared.RLock()
+			}
+			return w & (tombed | dead), true
+		}
+	}
+}
+
+// leave ends the operation. It returns false, and has not ended it, if the
+// operation was condemned: carry the order out and leave again.
+//
+// It is not deferred anywhere: a panic that comes through SQLite leaves the
+// connection's mutex locked, and the busy bit that stays keeps everybody out.
+func (g *gate) leave() bool {
+	for {
+		w := g.word.Load()
+		switch {
+		case w&interrupt != 0:
+			runtime.Gosched() // two microseconds: it must not hit what comes next
+		case w&condemned != 0:
+			return false
+		default:
+			if g.shared != nil {
+				g.shared.RUnlock()
+			}
+			if g.word.CompareAndSwap(w, w&^busy+operation) {
+				return true
+			}
+			if g.shared != nil {
+				g.shared.RLock()
+			}
+		}
+	}
+}
+
+// set and clear change flags; the caller is inside.
+func (g *gate) set(bits uint64)   { g.word.Or(bits) }
+func (g *gate) clear(bits uint64) { g.word.And(^bits) }
+
+// try takes the gate for the reaper if nobody is inside and, with a word
+// given, if nothing moved since.
+func (g *gate) try(word uint64) bool {
+	if !g.held.TryLock() {
+		return false
+	}
+	w := g.word.Load()
+	if w&(busy|reaping) != 0 || word != 0 && w != word || !g.word.CompareAndSwap(w, w|reaping) {
+		g.held.Unlock()
+		return false
+	}
+	if g.shared != nil && !g.shared.TryLock() {
+		g.clear(reaping)
+		g.held.Unlock()
+		return false
+	}
+	return true
+}
+
+// release gives the gate back after try. The generation stays: what the reaper
+// does is no activity.
+func (g *gate) release() {
+	if g.shared != nil {
+		g.shared.Unlock()
+	}
+	g.clear(reaping)
+	g.held.Unlock()
+}
+
+// condemn marks the operation in flight, and returns false if there is none
+// or it is condemned already.
+func (g *gate) condemn() bool {
+	for {
+		w := g.word.Load()
+		if w&busy == 0 || w&condemned != 0 {
+			return false
+		}
+		if g.word.CompareAndSwap(w, w|condemned) {
+			return true
+		}
+	}
+}
+
+// hit calls send while the condemned operation is certain to be in flight, and
+// returns false if it is over. The bit excludes a second sender before the
+// swap: with it in the word already, the swap would succeed and change nothing.
+func (g *gate) hit(send func()) bool {
+	w := g.word.Load()
+	if w&busy == 0 || w&condemned == 0 {
+		return false
+	}
+	if w&interrupt == 0 && g.word.CompareAndSwap(w, w|interrupt) {
+		send()
+		g.clear(interrupt)
+	}
+	return true
+}

@@ -1,0 +1,8 @@
+module github.com/sqlite-leakguard/sqlite-leakguard
+
+go 1.26
+
+require (
+	github.com/mattn/go-sqlite3 v1.14.53
+	go.uber.org/goleak v1.3.0
+)

@@ -1,0 +1,144 @@
+package leakguard
+
+import (
+	"context"
+	"database/sql/driver"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// The hooks that database/sql calls with its own locks held: nothing here
+// waits for a statement, and nobody's code is called.
+
+// ResetSession begins a lease. It answers driver.ErrBadConn if the connection
+// was closed while it sat in the pool; database/sql then takes another one.
+func (c *conn) ResetSession(ctx context.Context) error {
+	f := c.gate.enter()
+	if f&busy != 0 {
+		return driver.ErrBadConn
+	}
+	if f&dead != 0 {
+		c.leave(nil)
+		return driver.ErrBadConn
+	}
+	c.drain()
+	c.checkOut(ctx, 1)
+	c.leave(nil)
+	return nil
+}
+
+// IsValid ends a lease and says whether the connection may go into the pool.
+// A transaction begun by SQL text stays: it may legally go on in the next
+// lease, and rolling back here would commit half of it.
+func (c *conn) IsValid() bool {
+	f := c.gate.enter()
+	if f&busy != 0 {
+		c.rec.Lost()
+		c.rec.CheckIn()
+		return false
+	}
+	c.drain()
+	if c.raw.Swap(false) {
+		c.session.keep(c, "the raw connection was handed out")
+		c.sync()
+	}
+	reason := c.rec.CheckIn()
+	c.leased = false
+	valid := f&dead == 0 && !c.discard
+	if c.txn.tomb != nil {
+		c.txn.tomb.pooled = true
+	} else if valid && reason != "" && !c.txn.open && c.mayRecycle(reason) {
+		c.recycled, valid = true, false
+	}
+	c.leave(nil)
+	return valid
+}
+
+// sync asks SQLite for the transaction after the raw connection was out.
+func (c *conn) sync() {
+	switch auto := c.inner.AutoCommit(); {
+	case auto && c.txn.open:
+		c.endTx()
+	case !auto && !c.txn.open && c.txn.tomb == nil:
+		c.beginTx(context.Background(), "")
+	}
+}
+
+// mayRecycle reports whether the connection may be given up for a limit now.
+func (c *conn) mayRecycle(reason tracker.Reason) bool {
+	if !c.rec.AllowRecycle() {
+		return false
+	}
+	if why := c.session.verify(c); why != "" {
+		c.rec.ReportKept(why)
+		c.db.ReleaseMemory()
+		return false
+	}
+	c.rec.Recycled(reason)
+	return true
+}
+
+// Close closes the connection. Statements and rows that are still open go
+// first: over them, SQLite would keep file and locks for good. See
+// https://www.sqlite.org/c3ref/close.html on zombies.
+func (c *conn) Close() error {
+	f := c.gate.enter()
+	if f&busy != 0 {
+		// SQLite's mutex may be locked for ever: the handle is given up.
+		c.rec.Lost()
+		c.rec.Close()
+		return nil
+	}
+	var err error
+	if f&dead == 0 {
+		c.drain()
+		c.killRows(errConnClosed)
+		c.finalizeAll()
+		if c.txn.open {
+			c.endTx()
+		}
+		c.gone = driver.ErrBadConn
+		c.gate.set(dead)
+		err = c.connector.closeHandle(c, c.recycled)
+	}
+	c.rec.Close()
+	c.leave(nil)
+	c.gate.shared.drop()
+	return err
+}
+
+func (c *conn) finalizeAll() {
+	for len(c.stmts) > 0 {
+		c.finalize(c.stmts[len(c.stmts)-1])
+	}
+}
+
+// handOver leaves work to whoever is inside the gate next.
+func (c *conn) handOver(f func()) {
+	c.handMu.Lock()
+	c.handed = append(c.handed, f)
+	c.handMu.Unlock()
+	c.rec.Pending()
+}
+
+// drain does what was handed over. The caller is inside the gate.
+func (c *conn) drain() {
+	c.handMu.Lock()
+	handed := c.handed
+	c.handed = nil
+	c.handMu.Unlock()
+	for _, f := range handed {
+		f()
+	}
+}
+
+// prove runs undo, which closes what garbage collection proved to be out of
+// reach, now or as soon as the gate is free.
+func (c *conn) prove(undo func()) {
+	if !c.gate.try(0) {
+		c.handOver(undo)
+		return
+	}
+	undo()
+	c.gate.release()
+}

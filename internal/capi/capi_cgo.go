@@ -1,0 +1,283 @@
+//go:build cgo
+
+package capi
+
+/*
+#include <stdlib.h>
+#include <string.h>
+
+// SQLite's header is not included: it would have to be the one of the copy that
+// go-sqlite3 links, which cannot be named from here. These declarations are part
+// of SQLite's stable ABI. Weak means: NULL when the binary does not have it. (On
+// macOS the linker rejects a binary without SQLite instead.)
+// Each page is under https://www.sqlite.org/.
+
+#define WEAK __attribute__((weak))
+
+typedef struct sqlite3 sqlite3;
+typedef struct sqlite3_stmt sqlite3_stmt;
+typedef struct sqlite3_mutex sqlite3_mutex;
+
+extern WEAK void sqlite3_interrupt(sqlite3*);             // c3ref/interrupt.html
+extern WEAK int sqlite3_get_autocommit(sqlite3*);         // c3ref/get_autocommit.html
+extern WEAK int sqlite3_txn_state(sqlite3*, const char*); // c3ref/txn_state.html
+extern WEAK sqlite3_stmt *sqlite3_next_stmt(sqlite3*, sqlite3_stmt*); // c3ref/next_stmt.html
+extern WEAK int sqlite3_stmt_busy(sqlite3_stmt*);         // c3ref/stmt_busy.html
+extern WEAK const char *sqlite3_sql(sqlite3_stmt*);       // c3ref/expanded_sql.html
+extern WEAK int sqlite3_db_status(sqlite3*, int, int*, int*, int);    // c3ref/db_status.html
+extern WEAK int sqlite3_db_release_memory(sqlite3*);      // c3ref/db_release_memory.html
+extern WEAK sqlite3_mutex *sqlite3_db_mutex(sqlite3*);    // c3ref/db_mutex.html
+extern WEAK void sqlite3_mutex_enter(sqlite3_mutex*);     // c3ref/mutex_alloc.html
+extern WEAK void sqlite3_mutex_leave(sqlite3_mutex*);     // c3ref/mutex_alloc.html
+extern WEAK int sqlite3_column_count(sqlite3_stmt*);      // c3ref/column_count.html
+extern WEAK int sqlite3_reset(sqlite3_stmt*);             // c3ref/reset.html
+extern WEAK int sqlite3_stmt_readonly(sqlite3_stmt*);     // c3ref/stmt_readonly.html
+extern WEAK int sqlite3_prepare_v2(sqlite3*, const char*, int, sqlite3_stmt**, const char**); // c3ref/prepare.html
+extern WEAK int sqlite3_bind_parameter_count(sqlite3_stmt*); // c3ref/bind_parameter_count.html
+extern WEAK int sqlite3_finalize(sqlite3_stmt*);          // c3ref/finalize.html
+
+// capi_missing returns the name of function i if it is missing, "" if it is
+// there, NULL after the last one.
+static const char *capi_missing(int i) {
+	#define FN(f) { #f, (void (*)(void))f }
+	static const struct { const char *name; void (*fn)(void); } fns[] = {
+		FN(sqlite3_interrupt), FN(sqlite3_get_autocommit), FN(sqlite3_txn_state),
+		FN(sqlite3_next_stmt), FN(sqlite3_stmt_busy), FN(sqlite3_sql),
+		FN(sqlite3_db_status), FN(sqlite3_db_release_memory), FN(sqlite3_db_mutex),
+		FN(sqlite3_mutex_enter), FN(sqlite3_mutex_leave), FN(sqlite3_column_count),
+		FN(sqlite3_reset), FN(sqlite3_stmt_readonly), FN(sqlite3_prepare_v2),
+		FN(sqlite3_bind_parameter_count), FN(sqlite3_finalize),
+	};
+	#undef FN
+	if (i >= (int)(sizeof fns / sizeof fns[0])) return NULL;
+	return fns[i].fn ? "" : fns[i].name;
+}
+
+// capi_lock keeps other threads from finalizing a statement while a walk stands
+// on it: sqlite3_next_stmt holds the mutex only for its own one step. NULL, and no
+// lock, for a connection or an SQLite without mutexes.
+static sqlite3_mutex *capi_lock(sqlite3 *db) {
+	if (!sqlite3_db_mutex || !sqlite3_mutex_enter || !sqlite3_mutex_leave) return NULL;
+	sqlite3_mutex *m = sqlite3_db_mutex(db);
+	if (m) sqlite3_mutex_enter(m);
+	return m;
+}
+
+static void capi_unlock(sqlite3_mutex *m) {
+	if (m) sqlite3_mutex_leave(m);
+}
+
+static void capi_interrupt(sqlite3 *db) {
+	if (sqlite3_interrupt) sqlite3_interrupt(db);
+}
+
+static int capi_autocommit(sqlite3 *db) {
+	return sqlite3_get_autocommit ? sqlite3_get_autocommit(db) != 0 : -1;
+}
+
+static int capi_txn_state(sqlite3 *db) {
+	return sqlite3_txn_state ? sqlite3_txn_state(db, NULL) : -1;
+}
+
+typedef struct { int ok, open, busy; } capi_counts;
+
+static capi_counts capi_open_statements(sqlite3 *db) {
+	capi_counts c = {0, 0, 0};
+	if (!sqlite3_next_stmt || !sqlite3_stmt_busy) return c;
+	c.ok = 1;
+	sqlite3_mutex *m = capi_lock(db);
+	for (sqlite3_stmt *s = sqlite3_next_stmt(db, NULL); s; s = sqlite3_next_stmt(db, s)) {
+		c.open++;
+		if (sqlite3_stmt_busy(s)) c.busy++;
+	}
+	capi_unlock(m);
+	return c;
+}
+
+typedef struct { int ok; char *sql; } capi_text;
+
+// capi_busy_sql copies the text before it gives up the mutex, for it belongs to
+// the statement. The caller frees it.
+static capi_text capi_busy_sql(sqlite3 *db) {
+	capi_text t = {0, NULL};
+	if (!sqlite3_next_stmt || !sqlite3_stmt_busy || !sqlite3_sql) return t;
+	t.ok = 1;
+	sqlite3_mutex *m = capi_lock(db);
+	sqlite3_stmt *s = sqlite3_next_stmt(db, NULL);
+	while (s && !sqlite3_stmt_busy(s)) s = sqlite3_next_stmt(db, s);
+	const char *sql = s ? sqlite3_sql(s) : NULL;
+	if (sql) {
+		t.sql = strdup(sql);
+		t.ok = t.sql != NULL;
+	}
+	capi_unlock(m);
+	return t;
+}
+
+static int capi_cache_used(sqlite3 *db) {
+	int now = 0, high = 0;
+	if (!sqlite3_db_status) return -1;
+	return sqlite3_db_status(db, 1, &now, &high, 0) == 0 ? now : -1; // 1: SQLITE_DBSTATUS_CACHE_USED
+}
+
+static void capi_release_memory(sqlite3 *db) {
+	if (sqlite3_db_release_memory) sqlite3_db_release_memory(db);
+}
+
+static int capi_columns(sqlite3_stmt *s) {
+	return sqlite3_column_count ? sqlite3_column_count(s) : 0;
+}
+
+static int capi_reset(sqlite3_stmt *s) {
+	return sqlite3_reset ? sqlite3_reset(s) : 0;
+}
+
+static int capi_readonly(sqlite3_stmt *s) {
+	return sqlite3_stmt_readonly ? sqlite3_stmt_readonly(s) != 0 : -1;
+}
+
+typedef struct { int ok, end, params; } capi_end;
+
+// capi_statement_end subtracts the tail here because it may point into Go memory.
+static capi_end capi_statement_end(sqlite3 *db, const char *sql, int n) {
+	capi_end e = {0, 0, 0};
+	sqlite3_stmt *s = NULL;
+	const char *tail = NULL;
+	if (!sqlite3_prepare_v2 || !sqlite3_bind_parameter_count || !sqlite3_finalize) return e;
+	if (sqlite3_prepare_v2(db, sql, n, &s, &tail) == 0 && tail > sql) {
+		e.ok = 1;
+		e.end = (int)(tail - sql);
+		e.params = s ? sqlite3_bind_parameter_count(s) : 0;
+	}
+	sqlite3_finalize(s);
+	return e;
+}
+
+// What cannot call back into Go is marked so. Not marked: capi_reset, which may
+// commit and so run a Go hook, and capi_statement_end, which may run a Go
+// authorizer or virtual table.
+
+#cgo noescape capi_interrupt
+#cgo nocallback capi_interrupt
+#cgo noescape capi_autocommit
+#cgo nocallback capi_autocommit
+#cgo noescape capi_txn_state
+#cgo nocallback capi_txn_state
+#cgo noescape capi_open_statements
+#cgo nocallback capi_open_statements
+#cgo noescape capi_busy_sql
+#cgo nocallback capi_busy_sql
+#cgo noescape capi_cache_used
+#cgo nocallback capi_cache_used
+#cgo noescape capi_release_memory
+#cgo nocallback capi_release_memory
+#cgo noescape capi_columns
+#cgo nocallback capi_columns
+#cgo noescape capi_readonly
+#cgo nocallback capi_readonly
+#cgo noescape capi_missing
+#cgo nocallback capi_missing
+*/
+import "C"
+
+import (
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"unsafe"
+)
+
+// handle reads the C pointer in the given field of a pointer to the driver's
+// struct, nil if v is anything else.
+func handle(v any, typ, field string) unsafe.Pointer {
+	p := reflect.ValueOf(v)
+	if p.Kind() != reflect.Pointer || p.IsNil() {
+		return nil
+	}
+	e := p.Elem()
+	// The end of the path, to accept a fork of the driver as well.
+	if t := e.Type(); t.Kind() != reflect.Struct || t.Name() != typ || !strings.HasSuffix(t.PkgPath(), "/go-sqlite3") {
+		return nil
+	}
+	f := e.FieldByName(field)
+	if f.Kind() != reflect.Pointer {
+		return nil
+	}
+	return f.UnsafePointer()
+}
+
+func interrupt(db unsafe.Pointer) { C.capi_interrupt((*C.sqlite3)(db)) }
+
+func autocommit(db unsafe.Pointer) (on, ok bool) {
+	n := C.capi_autocommit((*C.sqlite3)(db))
+	return n > 0, n >= 0
+}
+
+// SQLite's SQLITE_TXN_NONE, _READ and _WRITE are 0, 1 and 2.
+func txnState(db unsafe.Pointer) (TxnState, bool) {
+	switch C.capi_txn_state((*C.sqlite3)(db)) {
+	case 0:
+		return TxnNone, true
+	case 1:
+		return TxnRead, true
+	case 2:
+		return TxnWrite, true
+	}
+	return TxnNone, false
+}
+
+func openStatements(db unsafe.Pointer) (open, busy int, ok bool) {
+	c := C.capi_open_statements((*C.sqlite3)(db))
+	return int(c.open), int(c.busy), c.ok != 0
+}
+
+func busySQL(db unsafe.Pointer) (string, bool) {
+	t := C.capi_busy_sql((*C.sqlite3)(db))
+	if t.sql == nil {
+		return "", t.ok != 0
+	}
+	defer C.free(unsafe.Pointer(t.sql))
+	return C.GoString(t.sql), true
+}
+
+func cacheUsed(db unsafe.Pointer) (int, bool) {
+	n := C.capi_cache_used((*C.sqlite3)(db))
+	return max(int(n), 0), n >= 0
+}
+
+func releaseMemory(db unsafe.Pointer) { C.capi_release_memory((*C.sqlite3)(db)) }
+
+func columns(stmt unsafe.Pointer) int { return int(C.capi_columns((*C.sqlite3_stmt)(stmt))) }
+
+func reset(stmt unsafe.Pointer) int { return int(C.capi_reset((*C.sqlite3_stmt)(stmt))) }
+
+func stmtReadOnly(stmt unsafe.Pointer) (readOnly, ok bool) {
+	n := C.capi_readonly((*C.sqlite3_stmt)(stmt))
+	return n > 0, n >= 0
+}
+
+// statementEnd passes the string's own bytes: they hold no pointers, SQLite takes
+// their length and so needs no NUL, and keeps nothing of them once finalized.
+func statementEnd(db unsafe.Pointer, sql string) (end, params int, ok bool) {
+	if len(sql) > math.MaxInt32 {
+		return 0, 0, false
+	}
+	e := C.capi_statement_end((*C.sqlite3)(db), (*C.char)(unsafe.Pointer(unsafe.StringData(sql))), C.int(len(sql)))
+	return int(e.end), int(e.params), e.ok != 0
+}
+
+func missing() []string {
+	var names []string
+	for i := C.int(0); ; i++ {
+		name := C.capi_missing(i)
+		if name == nil {
+			break
+		}
+		if s := C.GoString(name); s != "" {
+			names = append(names, s)
+		}
+	}
+	slices.Sort(names)
+	return names
+}

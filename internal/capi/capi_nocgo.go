@@ -1,0 +1,23 @@
+//go:build !cgo
+
+package capi
+
+import "unsafe"
+
+// Without cgo there is no SQLite to ask. handle never returns a handle, so the
+// others are not reached; they exist to compile.
+
+func handle(any, string, string) unsafe.Pointer { return nil }
+
+func interrupt(unsafe.Pointer)                                {}
+func autocommit(unsafe.Pointer) (on, ok bool)                 { return false, false }
+func txnState(unsafe.Pointer) (TxnState, bool)                { return TxnNone, false }
+func openStatements(unsafe.Pointer) (open, busy int, ok bool) { return 0, 0, false }
+func busySQL(unsafe.Pointer) (string, bool)                   { return "", false }
+func cacheUsed(unsafe.Pointer) (int, bool)                    { return 0, false }
+func releaseMemory(unsafe.Pointer)                            {}
+func columns(unsafe.Pointer) int                              { return 0 }
+func reset(unsafe.Pointer) int                                { return 0 }
+func stmtReadOnly(unsafe.Pointer) (readOnly, ok bool)         { return false, false }
+func statementEnd(unsafe.Pointer, string) (int, int, bool)    { return 0, 0, false }
+func missing() []string                                       { return []string{"cgo"} }

@@ -1,0 +1,96 @@
+package leakguard
+
+import (
+	"context"
+	"database/sql/driver"
+	"os"
+)
+
+// session is what a connection carries that a new one of the same DSN would
+// lack. Policy never closes a connection that carries any. Guarded by the gate.
+type session struct {
+	// forever is why this connection is kept, found at open or as a PRAGMA
+	// passed by. Values are not compared: a PRAGMA set back counts all the same.
+	forever string
+	// attach and temp say that such a text passed by; whether something is
+	// left of it is asked before a recycle.
+	attach, temp bool
+
+	path string
+	file os.FileInfo // what path led to at open, nil if unknown
+}
+
+// start looks at the fresh connection.
+func (s *session) start(c *conn) {
+	t := c.connector.traits
+	filename := c.inner.GetFilename("main")
+	switch {
+	case t.memory || filename == "":
+		s.forever = "in-memory or temporary database: closing it would destroy the data"
+	case t.locked:
+		s.forever = "locking_mode=EXCLUSIVE: a new connection would lack the lock"
+	case t.vfs != "" && t.vfs != "unix" && t.vfs != "win32":
+		s.forever = "vfs=" + t.vfs + ": what closing means there is not known"
+	default:
+		s.path = filename
+		s.file, _ = os.Stat(filename)
+		return
+	}
+	c.rec.Keep(s.forever)
+}
+
+// note takes up what a text that passed may have left.
+func (s *session) note(c *conn, class textClass, query string) {
+	if class&textAttach != 0 {
+		s.attach = true
+	}
+	if class&textTemp != 0 {
+		s.temp = true
+	}
+	if class&textPragma != 0 && s.forever == "" {
+		s.keep(c, "PRAGMA "+pragmaName(query)+" was set by the program")
+	}
+}
+
+func (s *session) keep(c *conn, why string) {
+	s.forever = why
+	c.rec.Keep(why)
+}
+
+// verify returns why the connection must not be closed by policy, "" if it
+// may. The caller holds the gate, and no transaction is open.
+func (s *session) verify(c *conn) string {
+	switch {
+	case s.forever != "":
+		return s.forever
+	case s.attach && c.count("SELECT count(*) FROM pragma_database_list WHERE name NOT IN ('main', 'temp')") != 0:
+		return "a database is attached"
+	case s.temp && c.count("SELECT count(*) FROM temp.sqlite_schema") != 0:
+		return "it has temporary objects"
+	case s.file == nil:
+		return "its file could not be examined"
+	}
+	if now, err := os.Stat(s.path); err != nil || !os.SameFile(now, s.file) {
+		return "its path leads to another file by now"
+	}
+	s.attach, s.temp = false, false
+	return ""
+}
+
+// count runs a query that returns one number; -1 if it fails.
+func (c *conn) count(query string) int64 {
+	rows, err := c.inner.QueryContext(context.Background(), query, nil)
+	if err != nil {
+		return -1
+	}
+	defer rows.Close()
+	var row [1]driver.Value
+	if err := rows.Next(row[:]); err != nil {
+		return -1
+	}
+	n, ok := row[0].(int64)
+	if !ok {
+		return -1
+	}
+	return n
+}

@@ -1,0 +1,224 @@
+package leakguard
+
+import (
+	"context"
+	"database/sql/driver"
+	"runtime"
+	"weak"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// stmt is the handle of a prepared statement, see rows.
+type stmt struct {
+	c  *conn
+	st *stmtState
+}
+
+// stmtState is one prepared statement.
+type stmtState struct {
+	inner   sqliteStmt
+	handle  capi.Stmt
+	query   string
+	class   textClass
+	columns bool       // it returns columns
+	last    *rowsState // its newest open rows
+	slot    int        // in conn.stmts, -1 if closed
+	res     tracker.Resource
+}
+
+// openStmts are the open statements of a connection.
+type openStmts []*stmtState
+
+var (
+	_ driver.Stmt             = (*stmt)(nil)
+	_ driver.StmtExecContext  = (*stmt)(nil)
+	_ driver.StmtQueryContext = (*stmt)(nil)
+)
+
+// openStmt registers a prepared statement. The connection is inside the gate.
+func (c *conn) openStmt(ctx context.Context, prepared driver.Stmt, query string) (*stmt, error) {
+	inner, err := asSQLite[sqliteStmt]("statement", prepared)
+	if err != nil {
+		prepared.Close()
+		return nil, err
+	}
+	s := c.takeStmt()
+	st := s.st
+	st.inner, st.query, st.class, st.last = inner, query, classify(query), nil
+	if st.class&(textAttach|textTemp|textPragma) != 0 {
+		c.session.note(c, st.class, query) // a PRAGMA acts when it is prepared
+	}
+	st.handle = capi.OfStmt(prepared)
+	st.columns = st.handle.Columns() > 0
+	st.slot = len(c.stmts)
+	c.stmts = append(c.stmts, st)
+	c.rec.OpenStatement(&st.res, query, exemption(ctx), 2)
+	return s, nil
+}
+
+func (c *conn) takeStmt() *stmt {
+	if n := len(c.freeStmts); n > 0 {
+		s := c.freeStmts[n-1]
+		c.freeStmts[n-1] = nil
+		c.freeStmts = c.freeStmts[:n-1]
+		return s
+	}
+	s := &stmt{c: c, st: &stmtState{slot: -1}}
+	runtime.AddCleanup(s, provenStmt, stmtRef{weak.Make(c), s.st})
+	return s
+}
+
+type stmtRef struct {
+	conn weak.Pointer[conn]
+	st   *stmtState
+}
+
+// provenStmt runs when a handle was collected.
+func provenStmt(ref stmtRef) {
+	c := ref.conn.Value()
+	if c == nil {
+		return
+	}
+	st := ref.st
+	c.prove(func() {
+		if st.slot >= 0 {
+			c.rec.Proven(&st.res, true)
+			c.finalize(st)
+		}
+	})
+}
+
+// finalize closes a statement. The connection is inside the gate.
+func (c *conn) finalize(st *stmtState) error {
+	if st.last != nil { // finalizing under open rows would cut them short
+		c.kill(st.last, errStmtClosed)
+	}
+	err := st.inner.Close()
+	last := len(c.stmts) - 1
+	c.stmts[st.slot] = c.stmts[last]
+	c.stmts[st.slot].slot = st.slot
+	c.stmts[last] = nil
+	c.stmts = c.stmts[:last]
+	st.slot = -1
+	st.inner, st.handle = nil, capi.Stmt{}
+	c.rec.CloseResource(&st.res)
+	return err
+}
+
+// NumInput returns the number of parameters. It does not reach SQLite.
+func (s *stmt) NumInput() int {
+	if inner := s.st.inner; inner != nil {
+		return inner.NumInput()
+	}
+	return -1
+}
+
+// ExecContext runs the statement. One that returns columns is reset behind it:
+// go-sqlite3 leaves INSERT … RETURNING at its first row, and with it an idle
+// connection that holds the write lock.
+func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	c, st := s.c, s.st
+	if done, err := s.enter(ctx); done || err != nil {
+		if err != nil {
+			return nil, err
+		}
+		return textResult(), nil
+	}
+	c.rec.Executing(st.query)
+	res, err := st.inner.ExecContext(ctx, args)
+	if err == nil && st.columns {
+		// An autocommit statement commits here, and may fail to.
+		if code := st.handle.ResetCode(); code != 0 {
+			err = codeError(code)
+		}
+	}
+	if st.class != 0 || err != nil {
+		c.after(ctx, st.class, st.query, err)
+	}
+	if err = c.leave(err); err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+// QueryContext runs the statement and returns its rows.
+func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	c, st := s.c, s.st
+	if done, err := s.enter(ctx); err != nil {
+		return nil, err
+	} else if done {
+		return noRows{}, nil
+	}
+	opened, err := st.inner.QueryContext(ctx, args)
+	if st.class != 0 || err != nil {
+		c.after(ctx, st.class, st.query, err)
+	}
+	if err != nil {
+		c.rec.Executing(st.query)
+		return nil, c.leave(err)
+	}
+	r, err := c.openRows(ctx, opened, st, st.query)
+	if err = c.leave(err); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// enter begins an operation. done: it was the rollback of a transaction that
+// the guard had rolled back, and the operation is over.
+func (s *stmt) enter(ctx context.Context) (done bool, err error) {
+	c, st := s.c, s.st
+	if f := c.gate.enter(); f != 0 {
+		// Only the first statement of a text is prepared.
+		_, done, err := c.enterText(f, st.class&^textMulti, st.query)
+		if done || err != nil {
+			return done, err
+		}
+	}
+	if st.slot < 0 {
+		return false, c.leave(errStmtClosed)
+	}
+	if !c.leased {
+		c.checkOut(ctx, 2)
+	}
+	return false, nil
+}
+
+// Exec is ExecContext for callers without a context.
+func (s *stmt) Exec(args []driver.Value) (driver.Result, error) {
+	return s.ExecContext(context.Background(), named(args))
+}
+
+// Query is QueryContext for callers without a context.
+func (s *stmt) Query(args []driver.Value) (driver.Rows, error) {
+	return s.QueryContext(context.Background(), named(args))
+}
+
+// Close closes the statement. database/sql may hold the lock of the whole
+// sql.DB, so it does not wait for the reaper: that finds the statement handed
+// over.
+func (s *stmt) Close() error {
+	c, st := s.c, s.st
+	f, inside := c.gate.enterNow()
+	if !inside {
+		c.handOver(func() {
+			if st.slot >= 0 {
+				c.finalize(st)
+			}
+		})
+		return nil
+	}
+	if f&busy != 0 {
+		return errBusy
+	}
+	var err error
+	if st.slot >= 0 {
+		err = c.finalize(st)
+		if len(c.freeStmts) < maxFree {
+			c.freeStmts = append(c.freeStmts, s)
+		}
+	}
+	return c.leave(err)
+}

@@ -1,0 +1,432 @@
+package tracker
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Conn is the record of one connection. The driver calls its methods from the
+// connection's owner; everybody else reads.
+type Conn struct {
+	pool    *Pool
+	id      string
+	control Control
+	opened  time.Duration
+	jitter  float64 // share of MaxLifetime taken off
+
+	slot int // in Tracker.conns, guarded by Tracker.mu
+
+	// word changes with every operation; the driver's gate owns its bits.
+	word    atomic.Uint64
+	due     atomic.Pointer[Reason] // recycle at check-in
+	pending atomic.Bool            // proven resources wait for a free gate
+	lost    atomic.Bool            // a call never came back from SQLite: hands off
+
+	mu sync.Mutex // guards the rest; nothing waits while it is held
+	// seq numbers the resources of this connection.
+	seq      uint64
+	leased   bool
+	accesses int64
+	lease    Resource
+	tx       Resource
+	rows     list
+	stmts    list
+	query    string // the last one
+	kept     string // why policy must not close it
+	raw      bool   // the lease handed out the real connection
+
+	seen seen
+}
+
+// BusyBit is set in the activity word while an operation is inside SQLite.
+const BusyBit = 1
+
+// seen is the guard's last view of a connection, guarded by Tracker.mu. Times
+// are the reaper's, except at.
+type seen struct {
+	known  bool
+	word   uint64
+	fresh  bool          // Stats saw a change that the reaper has not
+	at     time.Duration // the last change on the tracker's clock
+	active time.Duration // the last change
+	first  time.Duration // first seen
+	next   time.Duration // nothing is due before, if the word stays
+	rested bool          // what idleness asks for was done
+	stmts  int           // open statements when they were last counted
+	most   *Leak         // reported: too many statements
+}
+
+// Open registers a connection. leased says whether it is checked out at once;
+// a connection opened for the pool's stock is not.
+func (p *Pool) Open(control Control, leased bool, exempt string) *Conn {
+	t := p.tracker
+	c := &Conn{
+		pool:    p,
+		control: control,
+		opened:  t.clock.now(),
+		jitter:  0.025 * rand.Float64(),
+	}
+	c.lease.kind, c.tx.kind = KindConnection, KindTransaction
+	t.add(c)
+	t.emit(Event{Type: EventOpened, ConnectionID: c.id, pool: p})
+	if leased {
+		c.CheckOut(exempt, 1)
+	}
+	return c
+}
+
+// ID names the connection, unique in the tracker.
+func (c *Conn) ID() string { return c.id }
+
+// Pool returns the connection's pool.
+func (c *Conn) Pool() *Pool { return c.pool }
+
+// Word is the connection's activity word: the driver's gate keeps its state in
+// it, and any change of it is activity.
+func (c *Conn) Word() *atomic.Uint64 { return &c.word }
+
+// CheckOut begins a lease. skip is the number of frames between the caller and
+// the stack to record.
+func (c *Conn) CheckOut(exempt string, skip int) {
+	c.mu.Lock()
+	c.leased = true
+	c.accesses++
+	c.open(&c.lease, "", exempt, skip+1)
+	c.mu.Unlock()
+	if c.pool.tracker.leaseEvents.Load() {
+		c.emit(EventCheckOut)
+	}
+}
+
+// CheckIn ends the lease and returns why the connection should be recycled,
+// "" if it should not.
+func (c *Conn) CheckIn() Reason {
+	c.mu.Lock()
+	if !c.leased {
+		c.mu.Unlock()
+		return ""
+	}
+	c.leased = false
+	c.raw = false
+	leak := c.closeLocked(&c.lease)
+	accesses, kept := c.accesses, c.kept
+	c.mu.Unlock()
+	if leak != nil {
+		c.settle(EventRecovered, leak)
+	}
+	if c.pool.tracker.leaseEvents.Load() {
+		c.emit(EventCheckIn)
+	}
+	p := c.pool.policy.Load()
+	mode := c.pool.mode
+	if mode == Observe {
+		return ""
+	}
+	if p.MaxAccess > 0 && accesses >= p.MaxAccess {
+		return ReasonMaxAccess
+	}
+	if r := c.due.Load(); r != nil {
+		return *r
+	}
+	if mode == Basic && kept == "" && p.MaxLifetime > 0 &&
+		c.pool.tracker.clock.now()-c.opened >= c.lifetime(p) {
+		return ReasonMaxLifetime
+	}
+	return ""
+}
+
+// lifetime is the policy's, less the connection's share at random.
+func (c *Conn) lifetime(p *Policy) time.Duration {
+	return p.MaxLifetime - time.Duration(c.jitter*float64(p.MaxLifetime))
+}
+
+// Executing notes the SQL text that runs.
+func (c *Conn) Executing(query string) {
+	c.mu.Lock()
+	c.query = query
+	c.mu.Unlock()
+}
+
+// BeginTx records that a transaction began and returns its id; level 1 is the
+// transaction itself.
+func (c *Conn) BeginTx(query, exempt string, skip int) uint64 {
+	c.mu.Lock()
+	c.query = query
+	c.open(&c.tx, query, exempt, skip+1)
+	c.tx.level = 1
+	id := c.tx.id
+	c.mu.Unlock()
+	return id
+}
+
+// SetLevel records the transaction's depth: 1 more for each savepoint.
+func (c *Conn) SetLevel(level int) {
+	c.mu.Lock()
+	c.tx.level = level
+	c.mu.Unlock()
+}
+
+// EndTx records that the transaction is over.
+func (c *Conn) EndTx() {
+	c.mu.Lock()
+	leak := c.closeLocked(&c.tx)
+	c.mu.Unlock()
+	if leak != nil {
+		c.settle(EventRecovered, leak)
+	}
+}
+
+// OpenRows records rows that a query opened.
+func (c *Conn) OpenRows(r *Resource, query, exempt string, skip int) {
+	r.kind = KindRows
+	r.uses = 0
+	c.mu.Lock()
+	c.query = query
+	c.open(r, query, exempt, skip+1)
+	c.rows.add(r)
+	c.mu.Unlock()
+}
+
+// OpenStatement records a prepared statement.
+func (c *Conn) OpenStatement(r *Resource, query, exempt string, skip int) {
+	r.kind = KindStatement
+	c.mu.Lock()
+	c.open(r, query, exempt, skip+1)
+	c.stmts.add(r)
+	c.mu.Unlock()
+}
+
+// CloseResource records that rows or a statement were closed. Closing twice is
+// allowed.
+func (c *Conn) CloseResource(r *Resource) {
+	c.mu.Lock()
+	if r.id == 0 {
+		c.mu.Unlock()
+		return
+	}
+	if r.kind == KindRows {
+		c.rows.remove(r)
+	} else {
+		c.stmts.remove(r)
+	}
+	leak := c.closeLocked(r)
+	c.mu.Unlock()
+	if leak != nil {
+		c.settle(EventRecovered, leak)
+	}
+}
+
+func (c *Conn) open(r *Resource, query, exempt string, skip int) {
+	c.seq++
+	r.id = c.seq
+	r.opened = c.pool.tracker.clock.now()
+	r.query = query
+	r.exempt = exempt
+	if c.pool.stacks {
+		r.stack.record(skip + 1)
+	}
+}
+
+// closeLocked marks r closed and returns its leak if that is a recovery.
+func (c *Conn) closeLocked(r *Resource) *Leak {
+	var leak *Leak
+	if r.suspect() && !r.watch.taken {
+		leak = r.watch.leak
+	}
+	r.id, r.query, r.exempt, r.level = 0, "", "", 0
+	r.watch.leak = nil
+	return leak
+}
+
+// Keep records why policy must never close this connection: what it carries
+// and a new one would lack. The first reason stays.
+func (c *Conn) Keep(why string) {
+	c.mu.Lock()
+	if c.kept == "" {
+		c.kept = why
+	}
+	c.mu.Unlock()
+}
+
+// KeptBecause returns what Keep recorded.
+func (c *Conn) KeptBecause() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.kept
+}
+
+// HandedOut records that the real connection was handed to the program: until
+// check-in the guard cannot know what runs on it.
+func (c *Conn) HandedOut() {
+	c.mu.Lock()
+	c.raw = true
+	if c.kept == "" {
+		c.kept = "the raw connection was handed out"
+	}
+	c.mu.Unlock()
+}
+
+// ReportKept tells, once per pool and reason, that policy spared a connection.
+func (c *Conn) ReportKept(why string) {
+	if c.pool.firstKept(why) {
+		c.pool.tracker.emit(Event{Type: EventKept, ConnectionID: c.id, Reason: Reason(why), pool: c.pool})
+	}
+}
+
+// AllowRecycle reports whether the pool may lose this connection now: at most
+// one in each CheckInterval.
+func (c *Conn) AllowRecycle() bool { return c.pool.allowRecycle() }
+
+// Recycled counts and tells that policy replaces the connection.
+func (c *Conn) Recycled(r Reason) {
+	switch r {
+	case ReasonMaxLifetime, ReasonMaxIdle:
+		c.pool.n.expired.Add(1)
+	}
+	c.pool.n.recycled.Add(1)
+	c.pool.tracker.emit(Event{Type: EventRecycled, ConnectionID: c.id, Reason: r, pool: c.pool})
+}
+
+// ForceClosed counts a connection closed by the guard and not by its pool.
+func (c *Conn) ForceClosed() { c.pool.n.forceClosed.Add(1) }
+
+// Lost records that a call never came back from SQLite, because a Go function
+// called by SQL panicked or exited: SQLite's mutex may be held for ever, so
+// nobody may touch the connection again.
+func (c *Conn) Lost() {
+	if c.lost.Swap(true) {
+		return
+	}
+	t := c.pool.tracker
+	c.mu.Lock()
+	leak := c.leakLocked(&c.lease, ReasonPanic, 0, t.clock.now(), 0)
+	leak.Kept = "a call never came back from SQLite"
+	c.mu.Unlock()
+	c.pool.n.leaked.Add(1)
+	c.settle(EventSuspect, leak)
+}
+
+// Proven reports a resource whose handle was collected. undone says whether it
+// was closed just now.
+func (c *Conn) Proven(r *Resource, undone bool) {
+	c.mu.Lock()
+	if r.id == 0 {
+		c.mu.Unlock()
+		return
+	}
+	leak := r.watch.leak
+	known := r.suspect()
+	if !known {
+		leak = c.leakLocked(r, ReasonProven, 0, c.pool.tracker.clock.now(), 0)
+	} else {
+		l := *leak
+		l.Reason = ReasonProven
+		leak = &l
+	}
+	r.watch.id, r.watch.leak, r.watch.taken = r.id, leak, true
+	c.mu.Unlock()
+	if !known {
+		c.pool.n.leaked.Add(1)
+	}
+	c.pool.n.proven.Add(1)
+	c.settle(EventProven, leak)
+	if undone {
+		c.settle(EventReaped, leak)
+	}
+}
+
+// Pending asks the reaper to come back for proven resources.
+func (c *Conn) Pending() {
+	c.pending.Store(true)
+	c.pool.tracker.poke()
+}
+
+// Close removes the connection's record.
+func (c *Conn) Close() {
+	c.mu.Lock()
+	leak := c.closeLocked(&c.lease)
+	txLeak := c.closeLocked(&c.tx)
+	c.leased = false
+	c.mu.Unlock()
+	if leak != nil {
+		c.settle(EventRecovered, leak)
+	}
+	if txLeak != nil {
+		c.settle(EventRecovered, txLeak)
+	}
+	if c.pool.tracker.remove(c) {
+		c.emit(EventClosed)
+	}
+}
+
+// Settle tells what became of an order. Done and Kept: its leaks are reaped.
+// Void: those that are closed by now recovered, the others stay suspects.
+func (c *Conn) Settle(o *Order, out Outcome) {
+	if out != Void {
+		for _, l := range o.Leaks {
+			c.settle(EventReaped, l)
+		}
+		return
+	}
+	var closed []*Leak
+	c.mu.Lock()
+	for i, target := range o.targets {
+		if target.r.id == target.id {
+			target.r.watch.taken = false
+		} else {
+			closed = append(closed, o.Leaks[i])
+		}
+	}
+	c.mu.Unlock()
+	for _, l := range closed {
+		c.settle(EventRecovered, l)
+	}
+}
+
+// settle counts and emits an event of a leak.
+func (c *Conn) settle(typ EventType, l *Leak) {
+	switch typ {
+	case EventReaped:
+		c.pool.n.reaped.Add(1)
+	case EventRecovered:
+		c.pool.n.recovered.Add(1)
+	}
+	c.pool.tracker.emit(Event{Type: typ, ConnectionID: c.id, Reason: l.Reason, Leak: l, pool: c.pool})
+}
+
+func (c *Conn) emit(typ EventType) {
+	c.pool.tracker.emit(Event{Type: typ, ConnectionID: c.id, pool: c.pool})
+}
+
+// leakLocked describes r. idle is how long it was seen not to move.
+func (c *Conn) leakLocked(r *Resource, reason Reason, limit, now, idle time.Duration) *Leak {
+	t := c.pool.tracker
+	l := &Leak{
+		ID:           t.leakID.Add(1),
+		Kind:         r.kind,
+		Reason:       reason,
+		Pool:         c.pool.name,
+		ConnectionID: c.id,
+		Resource:     r.id,
+		OpenedAt:     t.clock.at(r.opened),
+		Age:          now - r.opened,
+		Idle:         idle,
+		Limit:        limit,
+		Level:        r.level,
+		Query:        r.query,
+		Exempt:       r.exempt,
+		Stack:        r.stack.stack(),
+	}
+	if r.kind == KindConnection {
+		l.Query = c.query
+	}
+	if l.Exempt == "" {
+		l.Exempt = c.lease.exempt
+	}
+	if c.raw {
+		l.Kept = "the raw connection is in use"
+	}
+	return l
+}

@@ -1,0 +1,84 @@
+package tracker
+
+// Control is how the reaper reaches a driver's connection. No method may wait
+// for a statement that runs, and none may keep the connection's driver object
+// alive: hold it weakly.
+type Control interface {
+	// Look calls f with the connection's gate held, and returns true, if the
+	// gate is free. The driver writes Resource.Use under the same gate.
+	Look(f func()) bool
+	// Carry carries the order out if the gate is free. If it is not, an order
+	// that may hit running work condemns the connection and interrupts it;
+	// any other is void.
+	Carry(o *Order) Outcome
+	// Nudge interrupts a condemned operation once more and returns false when
+	// it is over.
+	Nudge() bool
+}
+
+// Scope is how much of a connection an order undoes.
+type Scope uint8
+
+const (
+	// ScopeRows closes the rows Order.Resource.
+	ScopeRows Scope = iota
+	// ScopeTransaction closes all rows of the connection and rolls back the
+	// transaction Order.Resource. It may hit running work.
+	ScopeTransaction
+	// ScopeLease closes rows and statements, rolls back, and closes the SQLite
+	// handle, if the connection may be closed at all.
+	ScopeLease
+	// ScopeClose closes an idle connection.
+	ScopeClose
+	// ScopeRelease gives back the memory of the connection's caches.
+	ScopeRelease
+	// ScopeProven closes what garbage collection proved to be out of reach
+	// while the gate was taken.
+	ScopeProven
+)
+
+// Order is what the reaper wants done to one connection.
+type Order struct {
+	Scope Scope
+	// Reason is why.
+	Reason Reason
+	// Word is the activity word at the time of the decision. Scopes that must
+	// not hit work that has begun since (all but ScopeTransaction) hold only
+	// while the word is the same.
+	Word uint64
+	// Resource is the id of the rows or the transaction meant, 0 otherwise.
+	Resource uint64
+	// Leaks are what the order undoes, the first one being its cause. Empty
+	// for ScopeClose and ScopeRelease.
+	Leaks []*Leak
+
+	conn    *Conn
+	targets []target
+}
+
+// target is a resource that an order is about, as it was at the decision.
+type target struct {
+	r    *Resource
+	id   uint64
+	uses uint32
+}
+
+// Rested reports whether the rows r are those the order means and have not
+// been used since the decision. The caller holds the gate.
+func (o *Order) Rested(r *Resource) bool {
+	return len(o.targets) == 1 && o.targets[0] == target{r, r.id, r.uses}
+}
+
+// Outcome is what became of an order.
+type Outcome uint8
+
+const (
+	// Void: the connection moved on, or the resource is closed.
+	Void Outcome = iota
+	// Done: it was undone.
+	Done
+	// Condemned: the owner will carry it out and call Conn.Settle.
+	Condemned
+	// Kept: the connection must not be closed; what may be undone was.
+	Kept
+)

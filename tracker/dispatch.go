@@ -1,0 +1,230 @@
+package tracker
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+)
+
+// queueSize bounds the events that wait for slow subscribers.
+const queueSize = 1024
+
+var logContext = context.Background()
+
+// queue hands events to subscribers and loggers on a goroutine that exists
+// only while there are events. Nobody's code runs on the goroutine that emits.
+type queue struct {
+	tracker *Tracker
+
+	mu       sync.Mutex // guards the rest; a leaf: nothing is locked under it
+	waiting  []Event
+	running  bool
+	subs     []*subscriber
+	dropped  uint64 // events lost to a full queue
+	panicked uint64 // callbacks that panicked
+}
+
+type subscriber struct{ f func(Event) }
+
+// Subscribe calls f for every event, in order, on the tracker's dispatcher:
+// one goroutine for all, outside every lock. f may call anything, sql.DB.Close
+// included; while it runs, later events wait, and beyond 1024 of them events
+// are dropped and counted. A panic in f is contained and counted. cancel ends
+// it; a call of f that is under way may still finish.
+func (t *Tracker) Subscribe(f func(Event)) (cancel func()) {
+	s := &subscriber{f}
+	q := &t.queue
+	q.mu.Lock()
+	q.subs = append(q.subs[:len(q.subs):len(q.subs)], s)
+	q.mu.Unlock()
+	t.mu.Lock()
+	t.countLeaseListenersLocked()
+	t.mu.Unlock()
+	return func() {
+		q.mu.Lock()
+		for i, e := range q.subs {
+			if e == s {
+				q.subs = append(q.subs[:i:i], q.subs[i+1:]...)
+				break
+			}
+		}
+		q.mu.Unlock()
+		t.mu.Lock()
+		t.countLeaseListenersLocked()
+		t.mu.Unlock()
+	}
+}
+
+// OnLeak calls f once for each leak, when it is found: as a suspect or by
+// proof. It runs as Subscribe's callbacks do.
+func (t *Tracker) OnLeak(f func(Leak)) (cancel func()) {
+	var mu sync.Mutex
+	var last uint64 // proof of a leak that was a suspect before is no news
+	return t.Subscribe(func(e Event) {
+		if e.Type != EventSuspect && e.Type != EventProven {
+			return
+		}
+		mu.Lock()
+		known := e.Leak.ID <= last
+		last = max(last, e.Leak.ID)
+		mu.Unlock()
+		if !known {
+			f(*e.Leak)
+		}
+	})
+}
+
+func (q *queue) subscribed() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.subs) > 0
+}
+
+// emit stamps an event and hands it on.
+func (t *Tracker) emit(e Event) {
+	e.Time = t.clock.at(t.clock.now())
+	e.Pool = e.pool.name
+	if e.Type != EventCheckOut && e.Type != EventCheckIn {
+		t.history.add(e)
+	}
+	q := &t.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.subs) == 0 && !e.logged() {
+		return
+	}
+	if len(q.waiting) >= queueSize {
+		q.dropped++
+		return
+	}
+	q.waiting = append(q.waiting, e)
+	// In a bubble that is not the tracker's own, the events wait for the next
+	// one from outside.
+	if !q.running && (t.bubble || !InBubble()) {
+		q.running = true
+		go q.dispatch()
+	}
+}
+
+// logged reports whether some logger may want the event.
+func (e Event) logged() bool { return e.level() >= slog.LevelWarn || e.pool.logger != nil }
+
+func (e Event) level() slog.Level {
+	switch e.Type {
+	case EventSuspect, EventProven, EventReaped, EventKept:
+		return slog.LevelWarn
+	case EventRecovered:
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
+}
+
+// dispatch delivers until nothing waits.
+func (q *queue) dispatch() {
+	for {
+		q.mu.Lock()
+		if len(q.waiting) == 0 {
+			q.waiting = nil
+			q.running = false
+			q.mu.Unlock()
+			return
+		}
+		events, subs := q.waiting, q.subs
+		q.waiting = nil
+		q.mu.Unlock()
+		for _, e := range events {
+			q.contain(func() { e.log() })
+			for _, s := range subs {
+				q.contain(func() { s.f(e) })
+			}
+		}
+	}
+}
+
+// contain runs somebody else's code.
+func (q *queue) contain(f func()) {
+	defer func() {
+		if recover() != nil {
+			q.mu.Lock()
+			q.panicked++
+			q.mu.Unlock()
+		}
+	}()
+	f()
+}
+
+// log writes the event to its pool's logger.
+func (e Event) log() {
+	logger := e.pool.logger
+	level := e.level()
+	if logger == nil {
+		if level < slog.LevelWarn {
+			return
+		}
+		logger = slog.Default()
+	}
+	if !logger.Enabled(logContext, level) {
+		return
+	}
+	attrs := []slog.Attr{slog.String("pool", e.Pool), slog.String("connection", e.ConnectionID)}
+	if e.Reason != "" {
+		attrs = append(attrs, slog.String("reason", string(e.Reason)))
+	}
+	if l := e.Leak; l != nil {
+		attrs = append(attrs,
+			slog.Uint64("leak", l.ID),
+			slog.String("kind", l.Kind.String()),
+			slog.String("site", l.Site().String()),
+			slog.Duration("age", l.Age),
+			slog.Duration("idle", l.Idle),
+		)
+		if l.Query != "" {
+			attrs = append(attrs, slog.String("query", shorten(l.Query, 80)))
+		}
+		if l.Exempt != "" {
+			attrs = append(attrs, slog.String("exempt", l.Exempt))
+		}
+		if l.Kept != "" {
+			attrs = append(attrs, slog.String("kept", l.Kept))
+		}
+	}
+	logger.LogAttrs(logContext, level, e.message(), attrs...)
+}
+
+// message is the event as one line for a person.
+func (e Event) message() string {
+	switch {
+	case e.leak():
+		return "leakguard: " + e.Type.String() + ": " + e.Leak.String()
+	case e.Type == EventKept:
+		return "leakguard: connection is never recycled by policy: " + string(e.Reason)
+	}
+	return "leakguard: connection " + e.Type.String()
+}
+
+// history is a ring of the last events.
+type history struct {
+	mu     sync.Mutex
+	events []Event // capacity is the bound
+	next   int
+}
+
+func (h *history) add(e Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.events) < cap(h.events) {
+		h.events = append(h.events, e)
+		return
+	}
+	h.events[h.next] = e
+	h.next = (h.next + 1) % len(h.events)
+}
+
+// History returns the last lifecycle events, oldest first: bounded by
+// Options.History, without check-outs and check-ins.
+func (t *Tracker) History() []Event {
+	h := &t.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append(append(make([]Event, 0, len(h.events)), h.events[h.next:]...), h.events[:h.next]...)
+}

@@ -1,0 +1,63 @@
+package tracker
+
+import "time"
+
+// EventType says what happened.
+type EventType uint8
+
+const (
+	// EventOpened: a connection was opened.
+	EventOpened EventType = iota
+	// EventCheckOut and EventCheckIn: a lease began or ended. They exist only
+	// while somebody is subscribed or a pool's logger takes debug lines, and
+	// are not kept in the history.
+	EventCheckOut
+	EventCheckIn
+	// EventSuspect: a resource broke a limit, once for each leak.
+	EventSuspect
+	// EventProven: garbage collection showed that nobody can close it. It
+	// stands instead of EventSuspect, or after it if age was faster.
+	EventProven
+	// EventRecovered: a suspect came back by itself.
+	EventRecovered
+	// EventReaped: the guard undid it.
+	EventReaped
+	// EventRecycled: a connection was or will be replaced by policy
+	// (max_lifetime, max_access, max_idle).
+	EventRecycled
+	// EventKept: policy would have closed a connection that must not be
+	// closed; Reason says why. Once per pool and reason.
+	EventKept
+	// EventClosed: a connection was closed.
+	EventClosed
+)
+
+var eventNames = [...]string{
+	"opened", "check-out", "check-in", "suspect", "proven", "recovered",
+	"reaped", "recycled", "kept", "closed",
+}
+
+// String returns the event type's name, for example "suspect".
+func (t EventType) String() string { return eventNames[t] }
+
+// MarshalText spells the type as String does.
+func (t EventType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// Event is one step in the life of a resource.
+type Event struct {
+	Type EventType `json:"type"`
+	Time time.Time `json:"time"`
+	Pool string    `json:"pool"`
+	// ConnectionID names the connection, unique in the tracker.
+	ConnectionID string `json:"connection_id"`
+	// Reason is set for recycled, kept and the events of a leak.
+	Reason Reason `json:"reason,omitempty"`
+	// Leak is set for suspect, proven, recovered and reaped. It is shared
+	// between subscribers: read it, do not change it.
+	Leak *Leak `json:"leak,omitempty"`
+
+	pool *Pool // whose logger is told
+}
+
+// leak reports whether the event belongs to a leak.
+func (e Event) leak() bool { return e.Leak != nil }

@@ -1,0 +1,147 @@
+package tracker
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Kind is what kind of resource is meant.
+type Kind uint8
+
+const (
+	KindConnection Kind = iota
+	KindTransaction
+	KindStatement
+	KindRows
+)
+
+var kindNames = [...]string{"connection", "transaction", "statement", "rows"}
+
+// String returns "connection", "transaction", "statement" or "rows".
+func (k Kind) String() string { return kindNames[k] }
+
+// MarshalText spells the kind as String does.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// Reason says which limit was broken. The built-in ones are the names of the
+// limits in a DSN; a [Detector] brings its own.
+type Reason string
+
+const (
+	ReasonLeakAfter     Reason = "leak_after"
+	ReasonTxTimeout     Reason = "tx_timeout"
+	ReasonMaxStatements Reason = "max_statements"
+	ReasonMaxIdle       Reason = "max_idle"
+	ReasonMaxLifetime   Reason = "max_lifetime"
+	ReasonMaxAccess     Reason = "max_access"
+	// ReasonInPool is a transaction begun by SQL text whose connection went
+	// back into the pool with it.
+	ReasonInPool Reason = "in_pool"
+	// ReasonProven is garbage collection's word that nobody can close it.
+	ReasonProven Reason = "proven"
+	// ReasonPanic is a call that never came back from SQLite, because a Go
+	// function called by SQL panicked or exited.
+	ReasonPanic Reason = "panic"
+)
+
+// Leak describes a resource that a program seems to have forgotten.
+type Leak struct {
+	// ID counts the leaks of a tracker from 1. Events of one leak share it.
+	ID     uint64 `json:"id"`
+	Kind   Kind   `json:"kind"`
+	Reason Reason `json:"reason"`
+	Pool   string `json:"pool"`
+	// ConnectionID names the connection, unique in the tracker.
+	ConnectionID string `json:"connection_id"`
+	// Resource is the resource's id, unique in its connection.
+	Resource uint64 `json:"resource"`
+	// OpenedAt is the wall clock time of opening.
+	OpenedAt time.Time `json:"opened_at"`
+	// Age is the time since it was opened, Idle since its last activity, both
+	// when it was found.
+	Age  time.Duration `json:"age"`
+	Idle time.Duration `json:"idle"`
+	// Limit is the limit that was broken, 0 if the reason has none.
+	Limit time.Duration `json:"limit"`
+	// Count is the number of open statements for ReasonMaxStatements.
+	Count int64 `json:"count,omitempty"`
+	// Level is a transaction's depth: 1, and 1 more for each savepoint.
+	Level int `json:"level,omitempty"`
+	// Query is the SQL text it was opened with, for a connection the last one
+	// that ran on it.
+	Query string `json:"query,omitempty"`
+	// Stack is the call stack that opened it, empty if call sites are off.
+	Stack Stack `json:"-"`
+	// Exempt is the reason given to Exempt: reported, never undone.
+	Exempt string `json:"exempt,omitempty"`
+	// Kept says why the guard will not undo it, empty if it may.
+	Kept string `json:"kept,omitempty"`
+}
+
+// Site returns the call that opened the resource.
+func (l Leak) Site() Frame { return l.Stack.Site() }
+
+// String returns the leak as one line: kind, reason, age, limit, site, query.
+func (l Leak) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s on %s", l.Kind, l.verdict(), l.ConnectionID)
+	fmt.Fprintf(&b, ": opened at %s", l.Site())
+	if l.Query != "" {
+		fmt.Fprintf(&b, ": %s", shorten(l.Query, 80))
+	}
+	if l.Exempt != "" {
+		fmt.Fprintf(&b, " (exempt: %s)", l.Exempt)
+	} else if l.Kept != "" {
+		fmt.Fprintf(&b, " (kept: %s)", l.Kept)
+	}
+	return b.String()
+}
+
+// verdict words the reason with its figures.
+func (l Leak) verdict() string {
+	switch l.Reason {
+	case ReasonLeakAfter:
+		return fmt.Sprintf("without activity for %v (leak_after %v, open for %v)", round(l.Idle), l.Limit, round(l.Age))
+	case ReasonTxTimeout:
+		return fmt.Sprintf("open for %v (tx_timeout %v)", round(l.Age), l.Limit)
+	case ReasonMaxStatements:
+		return fmt.Sprintf("prepared %d times and not closed (max_statements)", l.Count)
+	case ReasonInPool:
+		return fmt.Sprintf("left open in the pool for %v (in_pool)", round(l.Idle))
+	case ReasonProven:
+		return fmt.Sprintf("never closed and out of reach after %v (proven)", round(l.Age))
+	default:
+		return fmt.Sprintf("suspect after %v (%s)", round(l.Age), l.Reason)
+	}
+}
+
+// round keeps a duration readable: three digits at most below the second.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d >= time.Minute:
+		return d.Round(time.Second)
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond)
+	case d >= time.Millisecond:
+		return d.Round(10 * time.Microsecond)
+	}
+	return d
+}
+
+// shorten folds a query into one line of at most n bytes.
+func shorten(query string, n int) string {
+	if len(query) > 4*n { // do not fold megabytes to show a line
+		query = query[:4*n]
+	}
+	query = strings.Join(strings.Fields(query), " ")
+	if len(query) <= n {
+		return query
+	}
+	cut := n - len("…")
+	for cut > 0 && !utf8.RuneStart(query[cut]) {
+		cut--
+	}
+	return query[:cut] + "…"
+}

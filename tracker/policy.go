@@ -1,0 +1,148 @@
+package tracker
+
+import (
+	"fmt"
+	"time"
+)
+
+// Mode says how far the guard goes.
+type Mode uint8
+
+const (
+	// Enforce detects, reports and undoes. The default.
+	Enforce Mode = iota
+	// Observe detects and reports, and undoes nothing.
+	Observe
+	// Basic does only what happens inside the program's own calls: expiry and
+	// clean-up at check-in. No goroutine is started; meant for unit tests.
+	Basic
+	// Off passes everything through: nothing is tracked.
+	Off
+)
+
+var modeNames = [...]string{Enforce: "enforce", Observe: "observe", Basic: "basic", Off: "off"}
+
+// String returns the mode's name as the DSN spells it.
+func (m Mode) String() string {
+	if int(m) < len(modeNames) {
+		return modeNames[m]
+	}
+	return fmt.Sprintf("Mode(%d)", uint8(m))
+}
+
+// MarshalText spells the mode as the DSN does.
+func (m Mode) MarshalText() ([]byte, error) {
+	if int(m) >= len(modeNames) {
+		return nil, fmt.Errorf("unknown mode %d", uint8(m))
+	}
+	return []byte(modeNames[m]), nil
+}
+
+// UnmarshalText accepts "enforce", "observe", "basic" and "off".
+func (m *Mode) UnmarshalText(text []byte) error {
+	for i, name := range modeNames {
+		if string(text) == name {
+			*m = Mode(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown mode %q: want enforce, observe, basic or off", text)
+}
+
+// Policy holds the limits of one pool. A zero limit is switched off; the zero
+// Policy as a whole stands for [DefaultPolicy] wherever one is taken.
+//
+// Ages run on the reaper's own clock from the check at which it first saw the
+// resource in its present state, so a limit is met late by up to a quarter of
+// itself or one CheckInterval, whichever is shorter, and never early.
+type Policy struct {
+	// MaxLifetime is the age at which a connection is recycled when it is
+	// checked in or sits idle, less up to 2.5 % at random so that a pool does
+	// not expire at once. Default 30m.
+	MaxLifetime time.Duration
+	// MaxIdle is how long a connection may sit in the pool before it is
+	// closed. Default 5m.
+	MaxIdle time.Duration
+	// LeakAfter is how long a lease may go without activity before it is a
+	// suspect; still so at the next check, it is reaped. Default 5m.
+	LeakAfter time.Duration
+	// TxTimeout is the one absolute age: an older transaction is interrupted
+	// if it is running, and rolled back. Default 10m.
+	TxTimeout time.Duration
+	// MaxAccess is the number of leases after which a connection is recycled
+	// at check-in. Default 1000.
+	MaxAccess int64
+	// MaxStatements is the number of open statements of the same SQL text on
+	// one connection at which they are reported. Default 100.
+	MaxStatements int64
+	// ConnMemory is the memory in bytes above which a connection's caches are
+	// released, and the connection is recycled if that did not help. Default
+	// 50 MiB.
+	ConnMemory int64
+	// LeakMemory is the memory in bytes above which a leased connection is a
+	// suspect. Default 100 MiB.
+	LeakMemory int64
+	// Pressure is the used share of the system's (or the cgroup's) memory, 0
+	// to 1, from which on the guard gives memory back. Default 0.85.
+	Pressure float64
+	// CheckInterval is the longest time between two checks of the reaper, and
+	// the shortest between two recycles of one pool. Default 60s; it cannot be
+	// switched off: Mode Basic runs without the reaper.
+	CheckInterval time.Duration
+	// MemoryInterval is the period of the memory monitor. Default 30s; it
+	// cannot be switched off.
+	MemoryInterval time.Duration
+}
+
+// DefaultPolicy returns the limits that hold where nothing else was said.
+func DefaultPolicy() Policy {
+	return Policy{
+		MaxLifetime:    30 * time.Minute,
+		MaxIdle:        5 * time.Minute,
+		LeakAfter:      5 * time.Minute,
+		TxTimeout:      10 * time.Minute,
+		MaxAccess:      1000,
+		MaxStatements:  100,
+		ConnMemory:     50 << 20,
+		LeakMemory:     100 << 20,
+		Pressure:       0.85,
+		CheckInterval:  time.Minute,
+		MemoryInterval: 30 * time.Second,
+	}
+}
+
+// Validate returns an error that names the first limit that cannot be used.
+func (p Policy) Validate() error {
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"MaxLifetime", p.MaxLifetime}, {"MaxIdle", p.MaxIdle},
+		{"LeakAfter", p.LeakAfter}, {"TxTimeout", p.TxTimeout},
+	} {
+		if d.value < 0 {
+			return fmt.Errorf("%s is %v: want a duration, or 0 to switch it off", d.name, d.value)
+		}
+	}
+	for _, n := range []struct {
+		name  string
+		value int64
+	}{
+		{"MaxAccess", p.MaxAccess}, {"MaxStatements", p.MaxStatements},
+		{"ConnMemory", p.ConnMemory}, {"LeakMemory", p.LeakMemory},
+	} {
+		if n.value < 0 {
+			return fmt.Errorf("%s is %d: want a positive number, or 0 to switch it off", n.name, n.value)
+		}
+	}
+	if !(p.Pressure >= 0 && p.Pressure <= 1) {
+		return fmt.Errorf("Pressure is %v: want a share between 0 and 1, or 0 to switch it off", p.Pressure)
+	}
+	if p.CheckInterval <= 0 {
+		return fmt.Errorf("CheckInterval is %v: want a duration above 0 (mode basic runs without the reaper)", p.CheckInterval)
+	}
+	if p.MemoryInterval <= 0 {
+		return fmt.Errorf("MemoryInterval is %v: want a duration above 0", p.MemoryInterval)
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package tracker
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// PoolConfig describes a pool to Tracker.NewPool.
+type PoolConfig struct {
+	// Name labels the pool in reports and metrics. A name that is taken gets a
+	// number behind it.
+	Name string
+	// Numbered puts a number behind the name even if it is free.
+	Numbered bool
+	Mode     Mode
+	// Policy: zero as a whole is DefaultPolicy.
+	Policy Policy
+	// NoStacks switches the recording of call sites off.
+	NoStacks bool
+	// Logger is told of leaks at warn and of every other event at debug. Nil
+	// is slog.Default, leaks only.
+	Logger *slog.Logger
+	// Missing names what this build lacks, for Stats.
+	Missing []string
+}
+
+// Pool is the record of one pool: one connector, hence one sql.DB.
+type Pool struct {
+	tracker *Tracker
+	name    string
+	mode    Mode
+	stacks  bool
+	logger  *slog.Logger // nil: slog.Default, leaks only
+	missing []string
+
+	policy  atomic.Pointer[Policy]
+	recycle atomic.Int64 // tracker time of the last recycle, 0 never
+
+	n counters
+
+	mu     sync.Mutex
+	kept   map[string]bool // reasons told
+	open   int             // connections, guarded by Tracker.mu
+	closed bool            // guarded by Tracker.mu
+}
+
+// counters only grow. They change rarely enough to be shared.
+type counters struct {
+	created, leaked, proven, recovered, reaped, recycled, expired, forceClosed atomic.Uint64
+	// reused is what closed connections had, guarded by Tracker.mu.
+	reused uint64
+}
+
+// NewPool registers a pool. It fails if the policy is invalid.
+func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
+	if cfg.Policy == (Policy{}) {
+		cfg.Policy = DefaultPolicy()
+	}
+	if err := cfg.Policy.Validate(); err != nil {
+		return nil, fmt.Errorf("tracker: policy: %w", err)
+	}
+	p := &Pool{tracker: t, mode: cfg.Mode, stacks: !cfg.NoStacks, logger: cfg.Logger, missing: cfg.Missing}
+	p.policy.Store(&cfg.Policy)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.name = t.freeNameLocked(cfg.Name, cfg.Numbered)
+	t.pools[p.name] = p
+	t.countLeaseListenersLocked()
+	return p, nil
+}
+
+// freeNameLocked returns the name, with the lowest free number behind it if it
+// is taken or numbered.
+func (t *Tracker) freeNameLocked(name string, numbered bool) string {
+	if name == "" {
+		name, numbered = "sqlite", true
+	}
+	if _, taken := t.pools[name]; !taken && !numbered {
+		return name
+	}
+	for i := t.lastNumber[name] + 1; ; i++ {
+		try := fmt.Sprintf("%s-%d", name, i)
+		if _, taken := t.pools[try]; !taken {
+			t.numberedLocked(name, i)
+			return try
+		}
+	}
+}
+
+// numberedLocked remembers the last number given to a name, so that a pool's
+// name is not used again soon; bounded, and forgotten as a whole when full.
+func (t *Tracker) numberedLocked(name string, i int) {
+	if len(t.lastNumber) >= 1024 {
+		clear(t.lastNumber)
+	}
+	t.lastNumber[name] = i
+}
+
+// Name returns the pool's name, unique in its tracker.
+func (p *Pool) Name() string { return p.name }
+
+// Tracker returns the pool's tracker.
+func (p *Pool) Tracker() *Tracker { return p.tracker }
+
+// Mode returns the pool's mode.
+func (p *Pool) Mode() Mode { return p.mode }
+
+// Policy returns the limits in force.
+func (p *Pool) Policy() Policy { return *p.policy.Load() }
+
+// SetPolicy changes the limits from the next check on.
+func (p *Pool) SetPolicy(policy Policy) error {
+	if policy == (Policy{}) {
+		policy = DefaultPolicy()
+	}
+	if err := policy.Validate(); err != nil {
+		return fmt.Errorf("tracker: policy: %w", err)
+	}
+	p.policy.Store(&policy)
+	t := p.tracker
+	t.mu.Lock()
+	t.epoch++
+	t.startLocked(p)
+	t.mu.Unlock()
+	t.poke()
+	return nil
+}
+
+// Close marks the pool closed. Its connections that are still leased stay
+// watched; the pool's record ends with the last of them. If nothing at all is
+// left to watch, Close waits for the reaper's goroutine to end.
+func (p *Pool) Close() {
+	t := p.tracker
+	t.mu.Lock()
+	p.closed = true
+	t.dropPoolLocked(p)
+	stopped := t.stopped
+	idle := len(t.conns) == 0
+	t.mu.Unlock()
+	if !idle {
+		return
+	}
+	if stopped != nil {
+		<-stopped
+	}
+	t.closers.Wait()
+}
+
+// Records returns what is known of the pool's open connections.
+func (p *Pool) Records() []Record {
+	return p.tracker.records(p)
+}
+
+// allowRecycle reports whether CheckInterval has passed since the last one.
+func (p *Pool) allowRecycle() bool {
+	now := int64(p.tracker.clock.now()) + 1
+	last := p.recycle.Load()
+	if last != 0 && time.Duration(now-last) < p.policy.Load().CheckInterval {
+		return false
+	}
+	return p.recycle.CompareAndSwap(last, now)
+}
+
+// firstKept reports whether this reason is new for the pool.
+func (p *Pool) firstKept(why string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.kept[why] || len(p.kept) >= 64 {
+		return false
+	}
+	if p.kept == nil {
+		p.kept = make(map[string]bool)
+	}
+	p.kept[why] = true
+	return true
+}

@@ -1,0 +1,468 @@
+package tracker
+
+import "time"
+
+// nudgeInterval is how often a condemned operation is interrupted again:
+// SQLite forgets an interrupt that comes before the statement's first step.
+const nudgeInterval = 2 * time.Millisecond
+
+// reaper looks at all connections again and again: it decides under
+// Tracker.mu and acts after it. It exists only while there are connections
+// that can break a limit.
+type reaper struct {
+	t       *Tracker
+	quit    chan struct{} // closed with the last connection
+	stopped chan struct{}
+	clock   reaperClock
+	wait    time.Duration // how long it sleeps now, guarded by Tracker.mu
+	epoch   uint64
+
+	condemned []*Conn // operations to interrupt until they end
+}
+
+// startLocked starts the reaper if the pool can need it and none runs, and
+// wakes it if it sleeps longer than this pool's limits allow.
+func (t *Tracker) startLocked(p *Pool) {
+	if len(t.conns) == 0 || !p.watched() {
+		return
+	}
+	if t.reaper != nil {
+		if p.policy.Load().period() < t.reaper.wait {
+			t.poke()
+		}
+		return
+	}
+	if !t.bubble && InBubble() {
+		return
+	}
+	previous := t.stopped
+	r := &reaper{t: t, quit: make(chan struct{}), stopped: make(chan struct{})}
+	t.reaper, t.stopped = r, r.stopped
+	go func() {
+		if previous != nil {
+			<-previous // one at a time: a Conn's Control is for one reaper
+		}
+		r.run()
+	}()
+}
+
+// watched reports whether the reaper has anything to do for the pool.
+func (p *Pool) watched() bool { return p.mode == Enforce || p.mode == Observe }
+
+func (r *reaper) run() {
+	defer close(r.stopped)
+	r.clock.last = r.t.now()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var nextScan time.Duration
+	for {
+		now := r.clock.tick(r.t.now())
+		if now >= nextScan || r.changed() {
+			var f findings
+			var wait time.Duration
+			f, wait = r.scan(now)
+			nextScan = now + wait
+			r.act(&f, now)
+		}
+		wait := nextScan - now
+		if r.nudge() {
+			wait = min(wait, nudgeInterval)
+		}
+		r.clock.planned = wait
+		timer.Reset(wait)
+		select {
+		case <-timer.C:
+		case <-r.t.wake:
+			nextScan = 0
+		case <-r.quit:
+			return
+		}
+	}
+}
+
+// changed reports whether limits or detectors changed since the last scan.
+func (r *reaper) changed() bool {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	return r.epoch != r.t.epoch
+}
+
+// nudge interrupts what is still condemned and reports whether anything is.
+func (r *reaper) nudge() bool {
+	left := r.condemned[:0]
+	for _, c := range r.condemned {
+		if c.control.Nudge() {
+			left = append(left, c)
+		}
+	}
+	clear(r.condemned[len(left):])
+	r.condemned = left
+	return len(left) > 0
+}
+
+// findings is what a scan wants done, collected under the lock.
+type findings struct {
+	orders []*Order
+	news   []news
+	looks  []*Conn // moving connections whose rows may not be
+	judge  []judged
+}
+
+type news struct {
+	conn *Conn
+	typ  EventType
+	leak *Leak
+}
+
+// judged is a leased connection for the detectors.
+type judged struct {
+	conn   *Conn
+	record Record
+	word   uint64
+}
+
+// scan looks at every connection and returns what to do and when to come back.
+func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
+	t := r.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := r.epoch != t.epoch
+	r.epoch = t.epoch
+	wait = time.Minute
+	for _, p := range t.pools {
+		if p.watched() && p.open > 0 {
+			wait = min(wait, p.policy.Load().period())
+		}
+	}
+	for _, c := range t.conns {
+		s := &c.seen
+		word := c.word.Load()
+		if word == s.word && now < s.next && !s.fresh && !all && word&BusyBit == 0 && !c.pending.Load() {
+			wait = min(wait, s.next-now)
+			continue
+		}
+		if !c.pool.watched() || c.lost.Load() {
+			continue
+		}
+		c.examine(&f, now, word)
+		wait = min(wait, s.next-now)
+	}
+	wait = max(wait, time.Millisecond)
+	r.wait = wait
+	return f, wait
+}
+
+// examine judges one connection. Tracker.mu is held.
+func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, p, s := c.pool.tracker, c.pool.policy.Load(), &c.seen
+	busy := word&BusyBit != 0
+	moved := !s.known || s.fresh || word != s.word
+	if !s.known {
+		s.known, s.first = true, now
+	}
+	if moved || busy {
+		if word != s.word || s.at == 0 || busy {
+			s.at = t.now()
+		}
+		s.word, s.active, s.fresh, s.rested = word, now, false, false
+	}
+	if c.leased {
+		c.lease.see(now)
+	}
+	if c.tx.id != 0 {
+		c.tx.see(now)
+	}
+	for r := c.rows.head; r != nil; r = r.next {
+		r.see(now)
+	}
+	if moved {
+		c.recover(f, &c.lease)
+		if c.tx.watch.leak != nil && c.tx.watch.leak.Reason != ReasonTxTimeout {
+			c.recover(f, &c.tx)
+		}
+		if c.rows.n > 0 && c.leased {
+			f.looks = append(f.looks, c)
+		}
+	}
+	if c.pending.Swap(false) {
+		f.orders = append(f.orders, &Order{Scope: ScopeProven, Reason: ReasonProven, conn: c})
+	}
+
+	rec := c.recordLocked(now, p, busy)
+	c.countStatements(f, p, &rec, now)
+	switch {
+	case txTimedOut(p, &rec):
+		c.timeOut(f, p, now)
+	case txInPool(&rec):
+		c.pooled(f, p, &rec, now, word)
+	case leaseForgotten(p, &rec):
+		c.forgotten(f, p.LeakAfter, ReasonLeakAfter, now, word)
+	case idleTooLong(p, &rec):
+		c.rest(f, now, word, ReasonMaxIdle)
+	case expired(p, &rec):
+		c.expire(f, &rec, now, word)
+	case rec.Leased && len(t.detectors) > 0:
+		rec.Stack = c.lease.stack.stack()
+		f.judge = append(f.judge, judged{c, rec, word})
+	}
+
+	s.next = now + nextDue(p, &rec)
+	if c.suspectLocked() || len(t.detectors) > 0 {
+		s.next = now + min(p.period(), s.next-now)
+	}
+}
+
+// suspect reports r once and returns its leak, and whether it is news.
+func (c *Conn) suspect(f *findings, r *Resource, reason Reason, limit, now, idle time.Duration) (*Leak, bool) {
+	if r.suspect() {
+		return r.watch.leak, false
+	}
+	l := c.leakLocked(r, reason, limit, c.pool.tracker.now(), idle)
+	r.watch.leak, r.watch.since = l, now
+	c.pool.n.leaked.Add(1)
+	f.news = append(f.news, news{c, EventSuspect, l})
+	return l, true
+}
+
+// recover takes a suspicion back.
+func (c *Conn) recover(f *findings, r *Resource) {
+	if r.id != 0 && r.suspect() && !r.watch.taken {
+		f.news = append(f.news, news{c, EventRecovered, r.watch.leak})
+		r.watch.leak = nil
+	}
+}
+
+// mayUndo reports whether the guard may undo what these leaks are about.
+func (c *Conn) mayUndo(leaks ...*Leak) bool {
+	if c.pool.mode != Enforce || c.raw {
+		return false
+	}
+	for _, l := range leaks {
+		if l.Exempt != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// order marks the resources as taken and queues the order.
+func (c *Conn) order(f *findings, o *Order, resources ...*Resource) {
+	o.conn = c
+	for _, r := range resources {
+		r.watch.taken = true
+		o.targets = append(o.targets, target{r, r.id, r.watch.uses})
+		o.Leaks = append(o.Leaks, r.watch.leak)
+	}
+	f.orders = append(f.orders, o)
+}
+
+// timeOut handles a transaction beyond TxTimeout: reported and undone at once.
+func (c *Conn) timeOut(f *findings, p *Policy, now time.Duration) {
+	if c.tx.watch.taken {
+		return
+	}
+	if l := c.tx.watch.leak; c.tx.suspect() && l.Reason != ReasonTxTimeout {
+		copied := *l
+		copied.Reason, copied.Limit = ReasonTxTimeout, p.TxTimeout
+		copied.Age = c.pool.tracker.now() - c.tx.opened
+		c.tx.watch.leak = &copied // the same leak, by now for a stronger reason
+	}
+	l, _ := c.suspect(f, &c.tx, ReasonTxTimeout, p.TxTimeout, now, now-c.seen.active)
+	if c.mayUndo(l) {
+		c.order(f, &Order{Scope: ScopeTransaction, Reason: ReasonTxTimeout, Resource: c.tx.id}, &c.tx)
+	}
+}
+
+// pooled handles a transaction whose connection sits in the pool.
+func (c *Conn) pooled(f *findings, p *Policy, rec *Record, now time.Duration, word uint64) {
+	if c.tx.watch.taken {
+		return
+	}
+	l, _ := c.suspect(f, &c.tx, ReasonInPool, inPoolAfter, now, rec.Idle)
+	if txInPoolForgotten(p, rec) && c.mayUndo(l) {
+		c.order(f, &Order{Scope: ScopeTransaction, Reason: ReasonLeakAfter, Resource: c.tx.id, Word: word}, &c.tx)
+	}
+}
+
+// forgotten handles a lease without activity: first its resources become
+// suspects, at the next check they are reaped.
+func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now time.Duration, word uint64) {
+	idle := now - c.seen.active
+	var all []*Resource
+	for r := c.rows.head; r != nil; r = r.next {
+		all = append(all, r)
+	}
+	if c.tx.id != 0 {
+		all = append(all, &c.tx)
+	}
+	if len(all) == 0 {
+		// Nothing is held but the connection itself: it may be held on
+		// purpose, so it is reported, its memory released, and left alone.
+		if _, fresh := c.suspect(f, &c.lease, reason, limit, now, idle); fresh && c.pool.mode == Enforce && !c.raw {
+			f.orders = append(f.orders, &Order{Scope: ScopeRelease, Reason: reason, Word: word, conn: c})
+		}
+		return
+	}
+	confirmed := true
+	leaks := make([]*Leak, 0, len(all))
+	for _, r := range all {
+		if r.watch.taken {
+			return
+		}
+		l, fresh := c.suspect(f, r, reason, limit, now, idle)
+		confirmed = confirmed && !fresh && now > r.watch.since
+		leaks = append(leaks, l)
+	}
+	if confirmed && c.mayUndo(leaks...) && c.lease.exempt == "" {
+		c.order(f, &Order{Scope: ScopeLease, Reason: reason, Word: word}, all...)
+	}
+}
+
+// rest closes a connection that idles in the pool.
+func (c *Conn) rest(f *findings, now time.Duration, word uint64, reason Reason) {
+	if c.seen.rested || c.pool.mode != Enforce {
+		return
+	}
+	c.seen.rested = true
+	f.orders = append(f.orders, &Order{Scope: ScopeClose, Reason: reason, Word: word, conn: c})
+}
+
+// expire recycles a connection beyond its lifetime: now if it is idle and not
+// its pool's last one, at check-in otherwise. The last close of a file tears
+// its WAL down, and the next open builds it again.
+func (c *Conn) expire(f *findings, rec *Record, now time.Duration, word uint64) {
+	if c.pool.mode != Enforce {
+		return
+	}
+	if !rec.Leased && !rec.Busy && rec.TransactionLevel == 0 && c.pool.open > 1 {
+		if !c.seen.rested && c.pool.allowRecycle() {
+			c.rest(f, now, word, ReasonMaxLifetime)
+		}
+		return
+	}
+	reason := ReasonMaxLifetime
+	c.due.Store(&reason)
+}
+
+// countStatements reports a SQL text that is open too often on a connection.
+func (c *Conn) countStatements(f *findings, p *Policy, rec *Record, now time.Duration) {
+	if c.stmts.n == c.seen.stmts {
+		return
+	}
+	c.seen.stmts = c.stmts.n
+	if p.MaxStatements == 0 || int64(c.stmts.n) < p.MaxStatements {
+		c.forgive(f)
+		return
+	}
+	count := make(map[string]int)
+	var most *Resource
+	for r := c.stmts.head; r != nil; r = r.next {
+		count[r.query]++
+		if most == nil || count[r.query] > count[most.query] {
+			most = r
+		}
+	}
+	rec.statements = count[most.query]
+	if !tooManyStatements(p, rec) {
+		c.forgive(f)
+		return
+	}
+	if c.seen.most != nil {
+		return
+	}
+	l := c.leakLocked(most, ReasonMaxStatements, 0, c.pool.tracker.now(), 0)
+	l.Count = int64(rec.statements)
+	l.Kept = "a statement may be in use: close it in the program"
+	c.seen.most = l
+	c.pool.n.leaked.Add(1)
+	f.news = append(f.news, news{c, EventSuspect, l})
+}
+
+// forgive takes the suspicion of too many statements back.
+func (c *Conn) forgive(f *findings) {
+	if c.seen.most != nil {
+		f.news = append(f.news, news{c, EventRecovered, c.seen.most})
+		c.seen.most = nil
+	}
+}
+
+// act carries the findings out, without any lock.
+func (r *reaper) act(f *findings, now time.Duration) {
+	for _, c := range f.looks {
+		c.lookAtRows(f, now)
+	}
+	for _, j := range f.judge {
+		r.detect(f, j, now)
+	}
+	for _, n := range f.news {
+		n.conn.settle(n.typ, n.leak)
+	}
+	for _, o := range f.orders {
+		out := o.conn.control.Carry(o)
+		if out == Condemned {
+			r.condemned = append(r.condemned, o.conn)
+			continue
+		}
+		o.conn.Settle(o, out)
+	}
+}
+
+// lookAtRows finds rows that rest while their connection moves. Their use is
+// counted under the gate, so it is read under the gate.
+func (c *Conn) lookAtRows(f *findings, now time.Duration) {
+	p := c.pool.policy.Load()
+	c.control.Look(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for r := c.rows.head; r != nil; r = r.next {
+			r.see(now)
+			w := &r.watch
+			if r.uses != w.uses {
+				w.uses, w.active = r.uses, now
+				c.recover(f, r)
+				continue
+			}
+			idle := now - w.active
+			if w.taken || !rowsForgotten(p, idle) {
+				continue
+			}
+			l, fresh := c.suspect(f, r, ReasonLeakAfter, p.LeakAfter, now, idle)
+			if !fresh && now > w.since && c.mayUndo(l) && c.lease.exempt == "" {
+				c.order(f, &Order{Scope: ScopeRows, Reason: ReasonLeakAfter, Resource: r.id}, r)
+			}
+		}
+	})
+}
+
+// detect asks the detectors about one connection.
+func (r *reaper) detect(f *findings, j judged, now time.Duration) {
+	t, c := r.t, j.conn
+	t.mu.Lock()
+	detectors := t.detectors
+	t.mu.Unlock()
+	for _, d := range detectors {
+		var reason Reason
+		t.queue.contain(func() { reason = d.f(j.record) })
+		if reason == "" {
+			continue
+		}
+		c.mu.Lock()
+		if c.word.Load() == j.word && c.leased {
+			c.forgotten(f, 0, reason, now, j.word)
+		}
+		c.mu.Unlock()
+		return
+	}
+	// Nobody names it any more.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.recover(f, &c.lease)
+	c.recover(f, &c.tx)
+	for r := c.rows.head; r != nil; r = r.next {
+		if r.suspect() && r.watch.leak.Limit == 0 {
+			c.recover(f, r)
+		}
+	}
+}

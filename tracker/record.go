@@ -1,0 +1,142 @@
+package tracker
+
+import "time"
+
+// Record is what is known of one open connection at one moment. The ages that
+// criteria judge are on the reaper's clock (see Policy).
+type Record struct {
+	Pool         string
+	ConnectionID string
+	Mode         Mode
+	// Leased says that the connection is checked out, Busy that an operation
+	// is inside SQLite.
+	Leased, Busy bool
+	// Opened is the wall clock time at which the connection was opened,
+	// LeasedAt the time of the check-out, TxOpened that of the transaction;
+	// zero if there is none.
+	Opened, LeasedAt, TxOpened time.Time
+	// Age is the connection's, Idle the time since its last activity, TxAge
+	// the transaction's.
+	Age, Idle, TxAge time.Duration
+	// Accesses counts leases.
+	Accesses int64
+	// TransactionLevel is 0 without a transaction, 1 in one, and 1 more for
+	// each savepoint.
+	TransactionLevel int
+	OpenRows         int
+	OpenStatements   int
+	// Query is the last SQL text.
+	Query string
+	// Exempt is the reason given to Exempt for the lease or the transaction.
+	Exempt string
+	// Kept says why policy must not close the connection.
+	Kept string
+	// Suspect says that a leak of this connection was reported and is open.
+	Suspect bool
+	// Stack is the holder of the lease, empty if idle or not recorded.
+	Stack Stack
+
+	lifetime   time.Duration // MaxLifetime less jitter
+	statements int           // open ones of the same text, the most
+}
+
+// recordLocked fills a record. now is the reaper's time; Tracker.mu and Conn.mu
+// are held.
+func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
+	t := c.pool.tracker
+	r := Record{
+		Pool:           c.pool.name,
+		ConnectionID:   c.id,
+		Mode:           c.pool.mode,
+		Leased:         c.leased,
+		Busy:           busy,
+		Opened:         t.clock.at(c.opened),
+		Age:            now - c.seen.first,
+		Idle:           now - c.seen.active,
+		Accesses:       c.accesses,
+		OpenRows:       c.rows.n,
+		OpenStatements: c.stmts.n,
+		Query:          c.query,
+		Exempt:         c.lease.exempt,
+		Kept:           c.kept,
+		lifetime:       c.lifetime(p),
+	}
+	if c.leased {
+		r.LeasedAt = t.clock.at(c.lease.opened)
+	}
+	if c.tx.id != 0 {
+		r.TransactionLevel = c.tx.level
+		r.TxOpened = t.clock.at(c.tx.opened)
+		if c.tx.watch.id == c.tx.id {
+			r.TxAge = now - c.tx.watch.first
+		}
+		if r.Exempt == "" {
+			r.Exempt = c.tx.exempt
+		}
+	}
+	r.Suspect = c.suspectLocked()
+	return r
+}
+
+// suspectLocked reports whether a leak of this connection is open.
+func (c *Conn) suspectLocked() bool {
+	if c.leased && c.lease.suspect() || c.tx.id != 0 && c.tx.suspect() || c.seen.most != nil {
+		return true
+	}
+	for r := c.rows.head; r != nil; r = r.next {
+		if r.suspect() {
+			return true
+		}
+	}
+	return false
+}
+
+// Records returns what is known of every open connection, in no order.
+func (t *Tracker) Records() []Record { return t.records(nil) }
+
+func (t *Tracker) records(only *Pool) []Record {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	out := make([]Record, 0, len(t.conns))
+	for _, c := range t.conns {
+		if only != nil && c.pool != only {
+			continue
+		}
+		out = append(out, c.report(now))
+	}
+	return out
+}
+
+// report returns the record with ages on the tracker's clock, for people.
+// Idle counts from the guard's last look at the connection, so it is short by
+// up to one check.
+func (c *Conn) report(now time.Duration) Record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	word := c.word.Load()
+	c.lookLocked(word, now)
+	r := c.recordLocked(0, c.pool.policy.Load(), word&BusyBit != 0)
+	r.Age = now - c.opened
+	r.Idle = now - c.seen.at
+	if c.tx.id != 0 {
+		r.TxAge = now - c.tx.opened
+	}
+	if r.Busy {
+		r.Idle = 0
+	}
+	if c.leased {
+		r.Stack = c.lease.stack.stack()
+		if c.tx.id != 0 && len(r.Stack) == 0 {
+			r.Stack = c.tx.stack.stack()
+		}
+	}
+	return r
+}
+
+// lookLocked notes a change of the activity word on the tracker's clock.
+func (c *Conn) lookLocked(word uint64, now time.Duration) {
+	if word != c.seen.word || c.seen.at == 0 {
+		c.seen.word, c.seen.at, c.seen.fresh = word, now, true
+	}
+}

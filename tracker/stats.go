@@ -1,0 +1,261 @@
+package tracker
+
+import (
+	"slices"
+	"time"
+)
+
+// Stats is one consistent snapshot of a tracker or of one pool. The counters
+// only grow; Sub gives what happened between two snapshots.
+type Stats struct {
+	// TotalConnections are open, ActiveConnections of them leased, and
+	// PoolSize of them idle.
+	TotalConnections  int `json:"total_connections"`
+	ActiveConnections int `json:"active_connections"`
+	PoolSize          int `json:"pool_size"`
+	// MaxConnections is 0: a driver is not told what sql.DB.SetMaxOpenConns
+	// was given.
+	MaxConnections int `json:"max_connections"`
+
+	// Created counts connections opened, Reused leases of a connection that
+	// had one before.
+	Created uint64 `json:"created"`
+	Reused  uint64 `json:"reused"`
+	// Expired counts connections given up for max_lifetime or max_idle,
+	// Recycled those given up for any limit.
+	Expired  uint64 `json:"expired"`
+	Recycled uint64 `json:"recycled"`
+	// LeakedDetected counts leaks; each of them is counted once and may then
+	// be Proven, and is Recovered, Reaped or still open.
+	LeakedDetected uint64 `json:"leaked_detected"`
+	Proven         uint64 `json:"proven"`
+	Recovered      uint64 `json:"recovered"`
+	Reaped         uint64 `json:"reaped"`
+	// ForceClosed counts SQLite handles closed by the guard.
+	ForceClosed uint64 `json:"force_closed"`
+	// AggressiveCleanups counts responses to memory pressure.
+	AggressiveCleanups uint64 `json:"aggressive_cleanups"`
+	// EventsDropped counts events that a full queue lost, CallbackPanics
+	// panics contained in subscribers, detectors and loggers.
+	EventsDropped  uint64 `json:"events_dropped"`
+	CallbackPanics uint64 `json:"callback_panics"`
+
+	OpenTransactions int `json:"open_transactions"`
+	OpenRows         int `json:"open_rows"`
+	OpenStatements   int `json:"open_statements"`
+
+	LeakDetection    LeakDetection    `json:"leak_detection"`
+	MemoryMonitoring MemoryMonitoring `json:"memory_monitoring"`
+	// Missing names what this build or machine lacks; the guard works with
+	// what remains.
+	Missing []string `json:"missing,omitempty"`
+	// ActiveConnectionDetails lists every open connection, leased ones first
+	// and among them the longest leased first.
+	ActiveConnectionDetails []ConnectionDetail `json:"active_connection_details"`
+}
+
+// LeakDetection is about suspects.
+type LeakDetection struct {
+	// RecentLeakAlerts counts the leaks found that are still in the history.
+	RecentLeakAlerts int `json:"recent_leak_alerts"`
+	// ConnectionHistorySize is the number of events in the history.
+	ConnectionHistorySize int `json:"connection_history_size"`
+	// PotentiallyLeakedCount is the number of connections with an open
+	// suspect.
+	PotentiallyLeakedCount int `json:"potentially_leaked_count"`
+}
+
+// MemoryMonitoring is about the system's memory. It is filled once the memory
+// monitor runs.
+type MemoryMonitoring struct {
+	AverageSystemMemoryPercent float64 `json:"average_system_memory_percent"`
+	AverageProcessMemoryMB     float64 `json:"average_process_memory_mb"`
+	PressureEventsCount        uint64  `json:"pressure_events_count"`
+	MemoryPressure             bool    `json:"memory_pressure"`
+}
+
+// ConnectionDetail describes one open connection.
+type ConnectionDetail struct {
+	ConnectionID string `json:"connection_id"`
+	Pool         string `json:"pool"`
+	// State is "idle", "leased", or "busy" while an operation runs.
+	State string `json:"state"`
+	// Age and IdleTime are seconds. IdleTime counts from the guard's last look
+	// and is short by up to one check_interval.
+	Age      float64 `json:"age"`
+	IdleTime float64 `json:"idle_time"`
+	// TransactionLevel is 0 without a transaction, 1 in one, and 1 more for
+	// each savepoint.
+	TransactionLevel  int     `json:"transaction_level"`
+	TransactionAge    float64 `json:"transaction_age,omitempty"`
+	AccessCount       int64   `json:"access_count"`
+	OpenRows          int     `json:"open_rows"`
+	OpenStatements    int     `json:"open_statements"`
+	PotentiallyLeaked bool    `json:"potentially_leaked"`
+	// OpenedAt is the call that took the lease, as "dir/file.go:line"; empty
+	// for an idle connection. It stands for the thread id of systems that have
+	// one.
+	OpenedAt string `json:"opened_at"`
+	// Query is the last SQL text, shortened.
+	Query  string `json:"query"`
+	Exempt string `json:"exempt,omitempty"`
+	Kept   string `json:"kept,omitempty"`
+}
+
+// Stats returns a snapshot over all pools, closed ones included.
+func (t *Tracker) Stats() Stats { return t.stats(nil) }
+
+// Stats returns a snapshot of the pool. History, events dropped and callback
+// panics are its tracker's.
+func (p *Pool) Stats() Stats { return p.tracker.stats(p) }
+
+func (t *Tracker) stats(only *Pool) Stats {
+	var s Stats
+	t.mu.Lock()
+	now := t.now()
+	if only == nil {
+		r := &t.retired
+		s.Created, s.Expired, s.Recycled = r.created, r.expired, r.recycled
+		s.LeakedDetected, s.Proven, s.Recovered, s.Reaped = r.leaked, r.proven, r.recovered, r.reaped
+		s.ForceClosed = r.forceClosed
+		s.Reused = r.reused
+	}
+	count := func(p *Pool) {
+		n := &p.n
+		// Outcomes before causes, so that no snapshot shows more of them.
+		s.Reaped += n.reaped.Load()
+		s.Recovered += n.recovered.Load()
+		s.Proven += n.proven.Load()
+		s.LeakedDetected += n.leaked.Load()
+		s.Created += n.created.Load()
+		s.Expired += n.expired.Load()
+		s.Recycled += n.recycled.Load()
+		s.ForceClosed += n.forceClosed.Load()
+		s.Reused += n.reused
+		for _, m := range p.missing {
+			if !slices.Contains(s.Missing, m) {
+				s.Missing = append(s.Missing, m)
+			}
+		}
+	}
+	if only != nil {
+		count(only)
+	} else {
+		for _, p := range t.pools {
+			count(p)
+		}
+	}
+	records := make([]Record, 0, len(t.conns))
+	for _, c := range t.conns {
+		if only != nil && c.pool != only {
+			continue
+		}
+		r := c.report(now)
+		records = append(records, r)
+		s.Reused += reused(r.Accesses)
+	}
+	t.mu.Unlock()
+
+	slices.SortStableFunc(records, byLease)
+	s.ActiveConnectionDetails = make([]ConnectionDetail, 0, len(records))
+	for i := range records {
+		r := &records[i]
+		s.TotalConnections++
+		if r.Leased {
+			s.ActiveConnections++
+		} else {
+			s.PoolSize++
+		}
+		if r.TransactionLevel > 0 {
+			s.OpenTransactions++
+		}
+		s.OpenRows += r.OpenRows
+		s.OpenStatements += r.OpenStatements
+		if r.Suspect {
+			s.LeakDetection.PotentiallyLeakedCount++
+		}
+		s.ActiveConnectionDetails = append(s.ActiveConnectionDetails, r.detail())
+	}
+	for _, e := range t.History() {
+		if only != nil && e.pool != only {
+			continue
+		}
+		s.LeakDetection.ConnectionHistorySize++
+		if e.Type == EventSuspect || e.Type == EventProven {
+			s.LeakDetection.RecentLeakAlerts++
+		}
+	}
+	q := &t.queue
+	q.mu.Lock()
+	s.EventsDropped, s.CallbackPanics = q.dropped, q.panicked
+	q.mu.Unlock()
+	return s
+}
+
+// byLease sorts leased connections before idle ones, the longest lease first.
+func byLease(a, b Record) int {
+	switch {
+	case a.Leased && !b.Leased:
+		return -1
+	case b.Leased && !a.Leased:
+		return 1
+	case a.Leased:
+		return a.LeasedAt.Compare(b.LeasedAt)
+	}
+	return a.Opened.Compare(b.Opened)
+}
+
+// State returns "idle", "leased", or "busy" while an operation runs.
+func (r *Record) State() string {
+	switch {
+	case r.Busy:
+		return "busy"
+	case r.Leased:
+		return "leased"
+	}
+	return "idle"
+}
+
+func (r *Record) detail() ConnectionDetail {
+	d := ConnectionDetail{
+		ConnectionID:      r.ConnectionID,
+		Pool:              r.Pool,
+		State:             r.State(),
+		Age:               seconds(r.Age),
+		IdleTime:          seconds(r.Idle),
+		TransactionLevel:  r.TransactionLevel,
+		TransactionAge:    seconds(r.TxAge),
+		AccessCount:       r.Accesses,
+		OpenRows:          r.OpenRows,
+		OpenStatements:    r.OpenStatements,
+		PotentiallyLeaked: r.Suspect,
+		Query:             shorten(r.Query, 200),
+		Exempt:            r.Exempt,
+		Kept:              r.Kept,
+	}
+	if len(r.Stack) > 0 {
+		d.OpenedAt = r.Stack.Site().String()
+	}
+	return d
+}
+
+func seconds(d time.Duration) float64 { return d.Round(time.Microsecond).Seconds() }
+
+// Sub returns what was counted between old and s. What is not a counter is
+// that of s.
+func (s Stats) Sub(old Stats) Stats {
+	s.Created -= old.Created
+	s.Reused -= old.Reused
+	s.Expired -= old.Expired
+	s.Recycled -= old.Recycled
+	s.LeakedDetected -= old.LeakedDetected
+	s.Proven -= old.Proven
+	s.Recovered -= old.Recovered
+	s.Reaped -= old.Reaped
+	s.ForceClosed -= old.ForceClosed
+	s.AggressiveCleanups -= old.AggressiveCleanups
+	s.EventsDropped -= old.EventsDropped
+	s.CallbackPanics -= old.CallbackPanics
+	s.MemoryMonitoring.PressureEventsCount -= old.MemoryMonitoring.PressureEventsCount
+	return s
+}

@@ -1,0 +1,223 @@
+package tracker
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Tracker watches the pools of a process, or of one test. Make it with New.
+//
+// A Tracker made inside a testing/synctest bubble stays in it: it must not be
+// used from outside.
+type Tracker struct {
+	clock   clock
+	bubble  bool // made in a synctest bubble
+	leakID  atomic.Uint64
+	history history
+	queue   queue
+
+	// leaseEvents says that somebody wants check-outs and check-ins.
+	leaseEvents atomic.Bool
+
+	// mu guards the rest. It is never held while a driver, a callback or a
+	// logger runs. Order: Tracker.mu, then Conn.mu.
+	mu         sync.Mutex
+	pools      map[string]*Pool
+	lastNumber map[string]int
+	conns      []*Conn
+	connSeq    uint64
+	detectors  []*detector
+	epoch      uint64 // counts changes of policy and detectors
+	wake       chan struct{}
+	reaper     *reaper       // the running one, nil if there is none
+	stopped    chan struct{} // closed when the last reaper has ended
+	retired    retired
+
+	closers sync.WaitGroup // closings on goroutines of their own
+}
+
+// retired keeps what counters of pools that are gone had reached.
+type retired struct {
+	created, leaked, proven, recovered, reaped, recycled, expired, forceClosed, reused uint64
+}
+
+// Options are for New.
+type Options struct {
+	// History is how many events are kept, 256 if zero.
+	History int
+}
+
+// New returns a tracker without pools. It has no goroutine until a connection
+// is registered that can expire or leak.
+func New(o Options) *Tracker {
+	if o.History <= 0 {
+		o.History = 256
+	}
+	t := &Tracker{
+		clock:      newClock(),
+		bubble:     InBubble(),
+		pools:      make(map[string]*Pool),
+		lastNumber: make(map[string]int),
+		wake:       make(chan struct{}, 1),
+	}
+	t.history.events = make([]Event, 0, o.History)
+	t.queue.tracker = t
+	return t
+}
+
+var defaultTracker = New(Options{})
+
+// Default returns the tracker of pools that name no other.
+func Default() *Tracker { return defaultTracker }
+
+// Go runs f on a goroutine of its own, for closings that can take long. Close
+// waits for it. In a synctest bubble that is not the tracker's own, f runs on
+// the caller's goroutine: another one would keep the bubble from ending.
+func (t *Tracker) Go(f func()) {
+	if !t.bubble && InBubble() {
+		f()
+		return
+	}
+	t.closers.Add(1)
+	go func() {
+		defer t.closers.Done()
+		f()
+	}()
+}
+
+// Detector judges a connection beside the built-in criteria and returns why it
+// is a suspect, "" if it is not. It runs on the reaper's goroutine outside all
+// locks at every check of a leased connection; while it runs, nothing else is
+// checked. A panic in it is contained and counted.
+//
+// A lease it names is reported, and reaped at the next check if it is still
+// named without activity in between.
+type Detector func(Record) Reason
+
+type detector struct{ f Detector }
+
+// AddDetector registers d; cancel removes it.
+func (t *Tracker) AddDetector(d Detector) (cancel func()) {
+	entry := &detector{d}
+	t.mu.Lock()
+	t.detectors = append(t.detectors[:len(t.detectors):len(t.detectors)], entry)
+	t.epoch++
+	t.mu.Unlock()
+	t.poke()
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for i, e := range t.detectors {
+			if e == entry {
+				t.detectors = append(t.detectors[:i:i], t.detectors[i+1:]...)
+				return
+			}
+		}
+	}
+}
+
+func (t *Tracker) add(c *Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.connSeq++
+	c.id = fmt.Sprintf("%s#%d", c.pool.name, t.connSeq)
+	c.slot = len(t.conns)
+	t.conns = append(t.conns, c)
+	c.pool.open++
+	c.pool.n.created.Add(1)
+	t.startLocked(c.pool)
+}
+
+// remove reports whether c was still registered.
+func (t *Tracker) remove(c *Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.slot < 0 {
+		return false
+	}
+	last := len(t.conns) - 1
+	t.conns[c.slot] = t.conns[last]
+	t.conns[c.slot].slot = c.slot
+	t.conns[last] = nil
+	t.conns = t.conns[:last]
+	c.slot = -1
+	c.pool.open--
+	c.mu.Lock()
+	c.pool.n.reused += reused(c.accesses)
+	c.mu.Unlock()
+	t.dropPoolLocked(c.pool)
+	if last == 0 && t.reaper != nil {
+		close(t.reaper.quit) // nothing left to watch
+		t.reaper = nil
+	}
+	return true
+}
+
+// reused counts the leases of a connection that had one before.
+func reused(accesses int64) uint64 { return uint64(max(accesses-1, 0)) }
+
+// dropPoolLocked forgets a closed pool without connections, and keeps its
+// counts.
+func (t *Tracker) dropPoolLocked(p *Pool) {
+	if !p.closed || p.open > 0 || t.pools[p.name] != p {
+		return
+	}
+	delete(t.pools, p.name)
+	r, n := &t.retired, &p.n
+	r.created += n.created.Load()
+	r.leaked += n.leaked.Load()
+	r.proven += n.proven.Load()
+	r.recovered += n.recovered.Load()
+	r.reaped += n.reaped.Load()
+	r.recycled += n.recycled.Load()
+	r.expired += n.expired.Load()
+	r.forceClosed += n.forceClosed.Load()
+	r.reused += n.reused
+	t.countLeaseListenersLocked()
+}
+
+// countLeaseListenersLocked decides whether check-outs and check-ins are worth
+// an event.
+func (t *Tracker) countLeaseListenersLocked() {
+	want := t.queue.subscribed()
+	for _, p := range t.pools {
+		want = want || p.wantsDebug()
+	}
+	t.leaseEvents.Store(want)
+}
+
+// poke wakes the reaper early.
+func (t *Tracker) poke() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// wantsDebug reports whether the pool's own logger takes debug lines. It is
+// asked when a pool opens or closes, not for every event.
+func (p *Pool) wantsDebug() bool {
+	return p.logger != nil && p.logger.Enabled(logContext, slog.LevelDebug)
+}
+
+// Close waits until the reaper has ended and all closings are done, for a
+// tracker whose pools are closed. Connections that are still leased keep the
+// reaper alive; Close then returns without waiting.
+func (t *Tracker) Close() {
+	t.mu.Lock()
+	stopped, idle := t.stopped, len(t.conns) == 0
+	t.mu.Unlock()
+	if !idle {
+		return
+	}
+	if stopped != nil {
+		<-stopped
+	}
+	t.closers.Wait()
+}
+
+// now is the tracker's time, for reports.
+func (t *Tracker) now() time.Duration { return t.clock.now() }

@@ -1,0 +1,94 @@
+package leakguard
+
+import (
+	"context"
+	"database/sql/driver"
+)
+
+// tx is the transaction that BeginTx returned. It lives in its connection,
+// which has one at a time.
+type tx struct {
+	c     *conn
+	inner driver.Tx
+}
+
+var _ driver.Tx = (*tx)(nil)
+
+// BeginTx begins a transaction. opts go to go-sqlite3, which ignores them.
+func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if err := c.enter(ctx); err != nil {
+		return nil, err
+	}
+	inner, err := c.inner.BeginTx(ctx, opts)
+	switch {
+	case err == nil:
+		c.tx.inner = inner
+		c.beginTx(ctx, "BEGIN")
+	case c.txn.open:
+		c.after(ctx, 0, "BEGIN", err) // inside a transaction begun by text
+	case !c.inner.AutoCommit():
+		// BEGIN succeeded and was then found to be cancelled: database/sql will
+		// not end it (go-sqlite3 issue 764).
+		c.inner.ExecContext(context.Background(), "ROLLBACK", nil)
+		c.discard = !c.inner.AutoCommit()
+	}
+	if err = c.leave(err); err != nil {
+		return nil, err
+	}
+	return &c.tx, nil
+}
+
+// Commit commits. When it fails, go-sqlite3 has rolled back.
+func (t *tx) Commit() error {
+	c := t.c
+	f := c.gate.enter()
+	if f&(busy|dead) != 0 {
+		return c.refuse(f)
+	}
+	if f&tombed != 0 {
+		err := c.txn.tomb.err
+		c.exhume() // database/sql lets nothing more of this transaction through
+		return c.leave(err)
+	}
+	return c.leave(t.end(t.inner.Commit()))
+}
+
+// Rollback rolls back; nil if the guard has done so already.
+func (t *tx) Rollback() error {
+	c := t.c
+	f := c.gate.enter()
+	if f&busy != 0 {
+		return errBusy
+	}
+	if f&dead != 0 {
+		if c.rolledBack {
+			c.rolledBack = false
+			return c.leave(nil)
+		}
+		return c.leave(c.gone)
+	}
+	if f&tombed != 0 {
+		byGuard := c.txn.tomb.byGuard
+		c.exhume()
+		if byGuard && c.inner.AutoCommit() {
+			return c.leave(nil)
+		}
+	}
+	return c.leave(t.end(t.inner.Rollback()))
+}
+
+// end takes the result of COMMIT or ROLLBACK.
+func (t *tx) end(err error) error {
+	c := t.c
+	if err != nil && !c.inner.AutoCommit() {
+		// Neither would work; database/sql takes the transaction for ended.
+		c.inner.ExecContext(context.Background(), "ROLLBACK", nil)
+		if !c.inner.AutoCommit() {
+			c.discard = true
+		}
+	}
+	if c.txn.open {
+		c.endTx()
+	}
+	return err
+}

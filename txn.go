@@ -1,0 +1,221 @@
+package leakguard
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+)
+
+// txn is what the guard knows of the connection's transaction, begun by
+// BeginTx or by SQL text. sqlite3_get_autocommit decides, and is asked only
+// after what can have changed it: a text that controls transactions, and any
+// error inside one.
+type txn struct {
+	open       bool
+	id         uint64   // the tracker's, stays behind in a tomb
+	savepoints []string // as SQLite compares them, the outermost first
+	outer      bool     // the outermost savepoint is the transaction itself
+	tomb       *tomb
+}
+
+// tomb stands where a transaction was that is over while its owner does not
+// know: it answers everything with the reason until the owner rolls back.
+// Without it the rest of the transaction would run in autocommit.
+type tomb struct {
+	id      uint64
+	err     error
+	byGuard bool
+	since   time.Time
+	pooled  bool // the connection has been in the pool since
+}
+
+// refuse returns the tomb's error. A transaction by SQL text may go on in a
+// later lease, so its tomb stays when the connection goes into the pool; who
+// meets it there may be somebody else, so it is met once, and then the
+// connection is replaced. What SQLite aborted was no leak: its owner is likely
+// to be the one who comes back, and is told until leak_after has passed.
+func (t *tomb) refuse(c *conn) error {
+	if t.pooled && (t.byGuard || time.Since(t.since) >= c.connector.pool.Policy().LeakAfter) {
+		c.discard = true
+	}
+	return t.err
+}
+
+// after brings txn and session up to date when a text has run. The connection
+// is inside the gate.
+func (c *conn) after(ctx context.Context, class textClass, query string, err error) {
+	if class&(textAttach|textTemp|textPragma) != 0 {
+		c.session.note(c, class, query)
+	}
+	if class&textTx == 0 && (err == nil || !c.txn.open) {
+		return
+	}
+	auto := c.inner.AutoCommit()
+	switch {
+	case c.txn.open && auto && err == nil:
+		c.endTx() // the program's own COMMIT or ROLLBACK
+	case c.txn.open && auto:
+		c.abort(err)
+	case !auto && class&textTx != 0:
+		c.steps(ctx, query, err)
+	}
+}
+
+// steps follows the transaction statements of a text whose transaction is open
+// after it.
+func (c *conn) steps(ctx context.Context, query string, err error) {
+	steps := txSteps(query)
+	if err != nil {
+		// An InTx level that could not be undone leaves the transaction in a
+		// state that nobody asked for: the connection goes.
+		for _, s := range steps {
+			if (s.kind == stepRollbackTo || s.kind == stepRelease) && strings.HasPrefix(s.name, savepointPrefix) {
+				c.discard = true
+			}
+		}
+		if !c.txn.open {
+			c.beginTx(ctx, query)
+		}
+		return
+	}
+	began := !c.txn.open
+	if c.txn.open {
+		for _, s := range steps {
+			if s.kind == stepCommit || s.kind == stepRollback || s.kind == stepRelease && c.txn.depth(s.name) == 0 {
+				c.endTx()
+				began = true
+				break
+			}
+		}
+	}
+	if began {
+		c.beginTx(ctx, query)
+	}
+	for _, s := range steps {
+		switch s.kind {
+		case stepBegin, stepCommit, stepRollback:
+			c.txn.savepoints = c.txn.savepoints[:0]
+		case stepSavepoint:
+			c.txn.savepoints = append(c.txn.savepoints, s.name)
+		case stepRelease:
+			if i := c.txn.depth(s.name); i >= 0 {
+				c.txn.savepoints = c.txn.savepoints[:i]
+			}
+		case stepRollbackTo:
+			if i := c.txn.depth(s.name); i >= 0 {
+				c.txn.savepoints = c.txn.savepoints[:i+1]
+			}
+		}
+	}
+	if began {
+		c.txn.outer = !slices.ContainsFunc(steps, func(s txStep) bool { return s.kind == stepBegin })
+	}
+	c.rec.SetLevel(c.txn.level())
+}
+
+// level is the transaction's depth: 1, and 1 more for each savepoint.
+func (t *txn) level() int {
+	n := 1 + len(t.savepoints)
+	if t.outer {
+		n--
+	}
+	return max(n, 1)
+}
+
+// depth returns the index of the innermost savepoint of that name, -1 if there
+// is none.
+func (t *txn) depth(name string) int {
+	for i := len(t.savepoints) - 1; i >= 0; i-- {
+		if t.savepoints[i] == name {
+			return i
+		}
+	}
+	return -1
+}
+
+func (c *conn) beginTx(ctx context.Context, query string) {
+	c.txn.open, c.txn.outer = true, false
+	c.txn.savepoints = c.txn.savepoints[:0]
+	c.txn.id = c.rec.BeginTx(query, exemption(ctx), 3)
+}
+
+func (c *conn) endTx() {
+	c.txn.open = false
+	c.txn.savepoints = c.txn.savepoints[:0]
+	c.rec.EndTx()
+}
+
+// abort sets the tomb of a transaction that SQLite rolled back, with the error
+// that the statement failed with.
+func (c *conn) abort(cause error) {
+	err := &TxAbortedError{Cause: cause}
+	for i := len(c.rows) - 1; i >= 0; i-- {
+		if st := c.rows[i]; st.tx == c.txn.id {
+			c.kill(st, err)
+		}
+	}
+	c.bury(&tomb{id: c.txn.id, err: err})
+}
+
+// rollbackBy undoes the open transaction for the guard. All rows of the
+// connection go: the statement in flight may have been interrupted, and that
+// sticks to every statement that is still active. Rows that are leaks of their
+// own answer with their own error.
+func (c *conn) rollbackBy(err error) {
+	c.killRows(err)
+	// If even ROLLBACK fails the transaction stays open behind its tomb: no
+	// statement reaches it, COMMIT included, and closing the connection ends it.
+	c.inner.ExecContext(context.Background(), "ROLLBACK", nil)
+	if !c.inner.AutoCommit() {
+		c.discard = true
+	}
+	c.bury(&tomb{id: c.txn.id, err: err, byGuard: true})
+}
+
+func (c *conn) bury(t *tomb) {
+	t.since = time.Now()
+	c.txn.tomb = t
+	c.gate.set(tombed)
+	c.endTx()
+}
+
+func (c *conn) exhume() {
+	c.txn.tomb = nil
+	c.gate.clear(tombed)
+}
+
+// rollbackText answers a text that begins with ROLLBACK while there is a tomb:
+// it is the owner's own rollback and ends it. It returns what is left to run,
+// with done if nothing is. The connection is inside the gate.
+func (c *conn) rollbackText(class textClass, query string) (rest string, done bool) {
+	t := c.txn.tomb
+	c.exhume()
+	if !t.byGuard {
+		return query, false // SQLite has rolled back: its own error says so
+	}
+	if c.discard && !c.inner.AutoCommit() {
+		return query, false // the guard's ROLLBACK failed; maybe this one does not
+	}
+	if class&textMulti == 0 {
+		return "", true
+	}
+	end, _, ok := capi.StatementEnd(c.db, query)
+	if !ok {
+		return query, false
+	}
+	rest = strings.TrimSpace(query[end:])
+	return rest, rest == ""
+}
+
+// ownRollback reports whether a text is the rollback of a transaction that was
+// undone together with its connection, and returns true once.
+func (c *conn) ownRollback(f uint64, class textClass) bool {
+	if f&dead == 0 || class&(textRollback|textMulti) != textRollback || !c.rolledBack {
+		return false
+	}
+	c.rolledBack = false
+	return true
+}
