@@ -126,8 +126,12 @@ func (c *conn) checkOut(ctx context.Context, skip int) {
 // Raw returns go-sqlite3's connection; see SQLiteConn. It is the way down that
 // wrappers share.
 func (c *conn) Raw() driver.Conn {
+	f := c.gate.enter() // waits for a reaper that is inside
 	c.raw.Store(true)
 	c.rec.HandedOut()
+	if f&busy == 0 {
+		c.leave(nil)
+	}
 	return c.inner
 }
 

@@ -111,6 +111,9 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	n := &conn{connector: c, inner: inner, db: capi.Of(opened)}
 	n.tx.c = n
+	if !n.db.OK() {
+		c.pool.Lacks("sqlite3 handle")
+	}
 	n.leased = !fromOpener()
 	n.rec = c.pool.Open(control{weak.Make(n)}, n.leased, exemption(ctx))
 	n.gate.word = n.rec.Word()

@@ -17,7 +17,7 @@ const (
 	condemned = uint64(1) << 3          // the operation in flight carries an order out on its way back
 	tombed    = uint64(1) << 4          // the transaction is over and its owner does not know yet
 	dead      = uint64(1) << 5          // the SQLite handle is closed or being closed
-	flags     = uint64(1)<<8 - 1
+	flags     = uint64(tracker.FlagBits)
 	operation = uint64(1) << 8
 )
 
@@ -121,14 +121,14 @@ func (g *gate) leave() bool {
 func (g *gate) set(bits uint64)   { g.word.Or(bits) }
 func (g *gate) clear(bits uint64) { g.word.And(^bits) }
 
-// try takes the gate for the reaper if nobody is inside and, with a word
+// try takes the gate for the reaper if nobody is inside and, with a generation
 // given, if nothing moved since.
 func (g *gate) try(word uint64) bool {
 	if !g.held.TryLock() {
 		return false
 	}
 	w := g.word.Load()
-	if w&(busy|reaping) != 0 || word != 0 && w != word || !g.word.CompareAndSwap(w, w|reaping) {
+	if w&(busy|reaping) != 0 || word != 0 && w&^flags != word || !g.word.CompareAndSwap(w, w|reaping) {
 		g.held.Unlock()
 		return false
 	}

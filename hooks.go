@@ -40,7 +40,9 @@ func (c *conn) IsValid() bool {
 	c.drain()
 	if c.raw.Swap(false) {
 		c.session.keep(c, "the raw connection was handed out")
-		c.sync()
+		if f&dead == 0 {
+			c.sync()
+		}
 	}
 	reason := c.rec.CheckIn()
 	c.leased = false
@@ -66,10 +68,11 @@ func (c *conn) sync() {
 
 // mayRecycle reports whether the connection may be given up for a limit now.
 func (c *conn) mayRecycle(reason tracker.Reason) bool {
-	if !c.rec.AllowRecycle() {
+	if c.session.told || !c.rec.AllowRecycle() {
 		return false
 	}
 	if why := c.session.verify(c); why != "" {
+		c.session.told = c.session.forever != ""
 		c.rec.ReportKept(why)
 		c.db.ReleaseMemory()
 		return false
@@ -135,7 +138,7 @@ func (c *conn) drain() {
 // prove runs undo, which closes what garbage collection proved to be out of
 // reach, now or as soon as the gate is free.
 func (c *conn) prove(undo func()) {
-	if !c.gate.try(0) {
+	if c.rec.OutOfBubble() || !c.gate.try(0) {
 		c.handOver(undo)
 		return
 	}

@@ -12,6 +12,7 @@ type session struct {
 	// forever is why this connection is kept, found at open or as a PRAGMA
 	// passed by. Values are not compared: a PRAGMA set back counts all the same.
 	forever string
+	told    bool // and that was told at a check-in
 	// attach and temp say that such a text passed by; whether something is
 	// left of it is asked before a recycle.
 	attach, temp bool

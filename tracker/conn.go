@@ -40,8 +40,13 @@ type Conn struct {
 	seen seen
 }
 
-// BusyBit is set in the activity word while an operation is inside SQLite.
-const BusyBit = 1
+// The activity word: BusyBit is set while an operation is inside SQLite, the
+// other bits of FlagBits are the gate's own, and above them a generation counts
+// the operations that are over.
+const (
+	BusyBit  = 1
+	FlagBits = 1<<8 - 1
+)
 
 // seen is the guard's last view of a connection, guarded by Tracker.mu. Times
 // are the reaper's, except at.
@@ -326,22 +331,30 @@ func (c *Conn) Proven(r *Resource, undone bool) {
 		leak = &l
 	}
 	r.watch.id, r.watch.leak, r.watch.taken = r.id, leak, true
+	c.lease.cover()
 	c.mu.Unlock()
 	if !known {
 		c.pool.n.leaked.Add(1)
 	}
 	c.pool.n.proven.Add(1)
-	c.settle(EventProven, leak)
+	c.tell(EventProven, leak, !known)
 	if undone {
 		c.settle(EventReaped, leak)
 	}
 }
 
-// Pending asks the reaper to come back for proven resources.
+// Pending asks the reaper to come back for what waits for a free gate.
 func (c *Conn) Pending() {
 	c.pending.Store(true)
-	c.pool.tracker.poke()
+	if !c.OutOfBubble() {
+		c.pool.tracker.poke()
+	}
 }
+
+// OutOfBubble reports whether the tracker lives in a synctest bubble that the
+// caller is not in, as a cleanup never is: then nothing may be woken or told
+// from here, and the reaper inside finds it at its next check.
+func (c *Conn) OutOfBubble() bool { return c.pool.tracker.bubble && !InBubble() }
 
 // Close removes the connection's record.
 func (c *Conn) Close() {
@@ -365,6 +378,9 @@ func (c *Conn) Close() {
 // Void: those that are closed by now recovered, the others stay suspects.
 func (c *Conn) Settle(o *Order, out Outcome) {
 	if out != Void {
+		c.mu.Lock()
+		c.lease.cover()
+		c.mu.Unlock()
 		for _, l := range o.Leaks {
 			c.settle(EventReaped, l)
 		}
@@ -393,7 +409,11 @@ func (c *Conn) settle(typ EventType, l *Leak) {
 	case EventRecovered:
 		c.pool.n.recovered.Add(1)
 	}
-	c.pool.tracker.emit(Event{Type: typ, ConnectionID: c.id, Reason: l.Reason, Leak: l, pool: c.pool})
+	c.tell(typ, l, typ == EventSuspect)
+}
+
+func (c *Conn) tell(typ EventType, l *Leak, news bool) {
+	c.pool.tracker.emit(Event{Type: typ, ConnectionID: c.id, Reason: l.Reason, Leak: l, pool: c.pool, news: news})
 }
 
 func (c *Conn) emit(typ EventType) {

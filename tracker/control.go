@@ -42,9 +42,9 @@ type Order struct {
 	Scope Scope
 	// Reason is why.
 	Reason Reason
-	// Word is the activity word at the time of the decision. Scopes that must
-	// not hit work that has begun since (all but ScopeTransaction) hold only
-	// while the word is the same.
+	// Word is the generation of the activity word at the time of the decision.
+	// An order that must not hit work that has begun since holds only while it
+	// is the same; 0 holds always.
 	Word uint64
 	// Resource is the id of the rows or the transaction meant, 0 otherwise.
 	Resource uint64

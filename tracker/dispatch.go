@@ -58,17 +58,8 @@ func (t *Tracker) Subscribe(f func(Event)) (cancel func()) {
 // OnLeak calls f once for each leak, when it is found: as a suspect or by
 // proof. It runs as Subscribe's callbacks do.
 func (t *Tracker) OnLeak(f func(Leak)) (cancel func()) {
-	var mu sync.Mutex
-	var last uint64 // proof of a leak that was a suspect before is no news
 	return t.Subscribe(func(e Event) {
-		if e.Type != EventSuspect && e.Type != EventProven {
-			return
-		}
-		mu.Lock()
-		known := e.Leak.ID <= last
-		last = max(last, e.Leak.ID)
-		mu.Unlock()
-		if !known {
+		if e.news {
 			f(*e.Leak)
 		}
 	})

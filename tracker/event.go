@@ -57,6 +57,7 @@ type Event struct {
 	Leak *Leak `json:"leak,omitempty"`
 
 	pool *Pool // whose logger is told
+	news bool  // the leak's first event
 }
 
 // leak reports whether the event belongs to a leak.

@@ -3,6 +3,7 @@ package tracker
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +35,7 @@ type Pool struct {
 	mode    Mode
 	stacks  bool
 	logger  *slog.Logger // nil: slog.Default, leaks only
-	missing []string
+	missing []string     // guarded by Tracker.mu
 
 	policy  atomic.Pointer[Policy]
 	recycle atomic.Int64 // tracker time of the last recycle, 0 never
@@ -162,6 +163,15 @@ func (p *Pool) allowRecycle() bool {
 		return false
 	}
 	return p.recycle.CompareAndSwap(last, now)
+}
+
+// Lacks adds what turned out to be missing to what Stats says.
+func (p *Pool) Lacks(what string) {
+	p.tracker.mu.Lock()
+	defer p.tracker.mu.Unlock()
+	if !slices.Contains(p.missing, what) {
+		p.missing = append(slices.Clip(p.missing), what)
+	}
 }
 
 // firstKept reports whether this reason is new for the pool.

@@ -137,7 +137,7 @@ func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
 	for _, c := range t.conns {
 		s := &c.seen
 		word := c.word.Load()
-		if word == s.word && now < s.next && !s.fresh && !all && word&BusyBit == 0 && !c.pending.Load() {
+		if word&^FlagBits == s.word && now < s.next && !s.fresh && !all && word&BusyBit == 0 && !c.pending.Load() {
 			wait = min(wait, s.next-now)
 			continue
 		}
@@ -158,6 +158,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	defer c.mu.Unlock()
 	t, p, s := c.pool.tracker, c.pool.policy.Load(), &c.seen
 	busy := word&BusyBit != 0
+	word &^= FlagBits
 	moved := !s.known || s.fresh || word != s.word
 	if !s.known {
 		s.known, s.first = true, now
@@ -179,6 +180,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	}
 	if moved {
 		c.recover(f, &c.lease)
+		c.lease.watch.taken = false
 		if c.tx.watch.leak != nil && c.tx.watch.leak.Reason != ReasonTxTimeout {
 			c.recover(f, &c.tx)
 		}
@@ -300,6 +302,9 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 	if len(all) == 0 {
 		// Nothing is held but the connection itself: it may be held on
 		// purpose, so it is reported, its memory released, and left alone.
+		if c.lease.watch.taken {
+			return
+		}
 		if _, fresh := c.suspect(f, &c.lease, reason, limit, now, idle); fresh && c.pool.mode == Enforce && !c.raw {
 			f.orders = append(f.orders, &Order{Scope: ScopeRelease, Reason: reason, Word: word, conn: c})
 		}
@@ -449,7 +454,7 @@ func (r *reaper) detect(f *findings, j judged, now time.Duration) {
 			continue
 		}
 		c.mu.Lock()
-		if c.word.Load() == j.word && c.leased {
+		if c.word.Load()&^FlagBits == j.word && c.leased {
 			c.forgotten(f, 0, reason, now, j.word)
 		}
 		c.mu.Unlock()

@@ -136,7 +136,7 @@ func (c *Conn) report(now time.Duration) Record {
 
 // lookLocked notes a change of the activity word on the tracker's clock.
 func (c *Conn) lookLocked(word uint64, now time.Duration) {
-	if word != c.seen.word || c.seen.at == 0 {
+	if word &^= FlagBits; word != c.seen.word || c.seen.at == 0 {
 		c.seen.word, c.seen.at, c.seen.fresh = word, now, true
 	}
 }
