@@ -1,0 +1,216 @@
+package callstack
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	// MaxDepth bounds a stack: database/sql takes about ten frames, an ORM ten
+	// to twenty more.
+	MaxDepth = 48
+	// MaxStacks bounds the table. A program has some hundreds of places that
+	// open something; beyond the bound the least recently seen are dropped.
+	MaxStacks = 4096
+
+	buckets    = 1024
+	maxLogical = 96
+)
+
+// Stack is an interned call stack. It stays valid when the table drops it.
+type Stack struct {
+	pcs     []uintptr // as runtime.Callers returns them, inlined calls included
+	key     []uintptr // what the walk returned
+	hash    uint64
+	seen    atomic.Uint32 // the epoch in which it was last captured
+	next    atomic.Pointer[Stack]
+	partial bool
+}
+
+// PCs returns the program counters for runtime.CallersFrames, innermost call
+// first. Do not change them. A nil Stack has none.
+func (s *Stack) PCs() []uintptr {
+	if s == nil {
+		return nil
+	}
+	return s.pcs
+}
+
+// Partial reports whether the walk ended before the goroutine's first call:
+// deeper than MaxDepth, or below a Go function that C called.
+func (s *Stack) Partial() bool { return s != nil && s.partial }
+
+// table is a hash table that is read without a lock.
+var table struct {
+	heads [buckets]atomic.Pointer[Stack]
+	epoch atomic.Uint32 // advances with the table's changes, for "recently"
+
+	mu      sync.Mutex // guards the rest, and all writing
+	n       int
+	dropped uint64
+}
+
+// Capture returns the caller's stack, from the function that calls Capture on.
+func Capture() *Stack {
+	var key [MaxDepth]uintptr
+	if !walkable {
+		return captureSlow(key[:runtime.Callers(2, key[:])])
+	}
+	n := frames(&key[0], MaxDepth)
+	h := hash(key[:n])
+	epoch := table.epoch.Load()
+	for s := table.heads[h%buckets].Load(); s != nil; s = s.next.Load() {
+		if s.hash == h && equal(s.key, key[:n]) {
+			if s.seen.Load() != epoch {
+				s.seen.Store(epoch)
+			}
+			return s
+		}
+	}
+	return miss(key[:n], h)
+}
+
+// miss enters a stack that was not seen before.
+//
+//go:noinline
+func miss(key []uintptr, h uint64) *Stack {
+	var logical [maxLogical]uintptr
+	n := runtime.Callers(3, logical[:])
+	return enter(&Stack{
+		pcs:  append([]uintptr(nil), logical[:n]...),
+		key:  append([]uintptr(nil), key...),
+		hash: h,
+	})
+}
+
+// captureSlow interns what runtime.Callers returned.
+func captureSlow(pcs []uintptr) *Stack {
+	h := hash(pcs)
+	for s := table.heads[h%buckets].Load(); s != nil; s = s.next.Load() {
+		if s.hash == h && equal(s.key, pcs) {
+			if epoch := table.epoch.Load(); s.seen.Load() != epoch {
+				s.seen.Store(epoch)
+			}
+			return s
+		}
+	}
+	own := append([]uintptr(nil), pcs...)
+	return enter(&Stack{pcs: own, key: own, hash: h})
+}
+
+// enter adds a stack to the table, or returns the one that came first.
+func enter(s *Stack) *Stack {
+	s.partial = len(s.pcs) > 0 && !endsInGoexit(s.pcs)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	head := &table.heads[s.hash%buckets]
+	for old := head.Load(); old != nil; old = old.next.Load() {
+		if old.hash == s.hash && equal(old.key, s.key) {
+			return old
+		}
+	}
+	if table.n >= MaxStacks {
+		dropOldest()
+	}
+	s.seen.Store(table.epoch.Add(1))
+	s.next.Store(head.Load())
+	head.Store(s)
+	table.n++
+	return s
+}
+
+// dropOldest drops the quarter of the table that was not seen for longest, so
+// that the next drop is far off. Readers may still stand on a dropped stack;
+// its next pointer stays.
+func dropOldest() {
+	epoch := table.epoch.Load()
+	age := func(s *Stack) uint32 { return epoch - s.seen.Load() }
+	limit := uint32(MaxStacks / 2)
+	for dropped := 0; dropped == 0; limit /= 2 {
+		for i := range table.heads {
+			link := &table.heads[i]
+			for s := link.Load(); s != nil; s = s.next.Load() {
+				if age(s) >= limit {
+					link.Store(s.next.Load())
+					dropped++
+					continue
+				}
+				link = &s.next
+			}
+		}
+		table.n -= dropped
+		table.dropped += uint64(dropped)
+	}
+}
+
+// Len returns how many stacks the table holds, Dropped how many it gave up.
+func Len() int {
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	return table.n
+}
+
+// Dropped returns how many stacks the table gave up to stay within MaxStacks.
+func Dropped() uint64 {
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	return table.dropped
+}
+
+func hash(pcs []uintptr) uint64 {
+	h := uint64(len(pcs))
+	for _, pc := range pcs {
+		h = (h ^ uint64(pc)) * 0x9E3779B97F4A7C15
+		h ^= h >> 32
+	}
+	return h
+}
+
+func equal(a, b []uintptr) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// endsInGoexit reports whether the outermost call is the goroutine's first.
+func endsInGoexit(pcs []uintptr) bool {
+	f := runtime.FuncForPC(pcs[len(pcs)-1] - 1)
+	return f != nil && f.Name() == "runtime.goexit"
+}
+
+// walkable says that the walk along the frame pointers returns what
+// runtime.Callers does. It is checked once: another compiler, or a runtime that
+// lays out frames differently, must not make the guard read at random.
+var walkable = haveFrames && check(3)
+
+//go:noinline
+func check(depth int) bool {
+	if depth > 0 {
+		return check(depth-1) && depth > 0
+	}
+	var walked, called [MaxDepth]uintptr
+	n := frames(&walked[0], MaxDepth)
+	m := runtime.Callers(2, called[:])
+	if n < 4 || m < 4 {
+		return false
+	}
+	// The physical frames must be found in the same order among the logical
+	// ones. Both begin at check's caller.
+	j := 0
+	for _, pc := range walked[:n] {
+		for j < m && called[j] != pc {
+			j++
+		}
+		if j == m {
+			return false
+		}
+	}
+	return true
+}
