@@ -27,7 +27,7 @@ func (k control) Look(f func()) bool {
 // Nudge interrupts the condemned operation again.
 func (k control) Nudge() bool {
 	c := k.conn.Value()
-	return c != nil && c.gate.hit(c.db.Interrupt)
+	return c != nil && c.stopCondemned()
 }
 
 // Carry carries an order out, or condemns the operation in flight to do so.
@@ -46,8 +46,19 @@ func (k control) Carry(o *tracker.Order) tracker.Outcome {
 	if !c.gate.condemn() {
 		return tracker.Void // out again, or its shared cache is busy: the next check
 	}
-	c.gate.hit(c.db.Interrupt)
+	c.stopCondemned()
 	return tracker.Condemned
+}
+
+// stopCondemned tells the condemned operation to stop, and returns false if it
+// is over. Its order undoes all rows of the connection, so others that are open
+// need not be spared.
+func (c *conn) stopCondemned() bool {
+	w := c.gate.word.Load()
+	return w&(busy|condemned) == busy|condemned && c.gate.stop(w, func(bool) {
+		c.wait.Stop(true)
+		c.db.Interrupt()
+	})
 }
 
 // carryInside carries an order out with the gate held, and gives it back. A Go
@@ -159,6 +170,7 @@ func (c *conn) die(err error) {
 	c.exhume()
 	c.gate.set(dead)
 	c.rec.ForceClosed()
+	theWatchdog.remove(&c.watch)
 	c.rec.Pool().Tracker().Go(func() { c.connector.closeHandle(c, false) })
 }
 

@@ -19,11 +19,17 @@ type conn struct {
 	rec       *tracker.Conn // immutable
 	inner     sqliteConn    // immutable
 	db        capi.DB       // immutable
+	wait      capi.Wait     // immutable; freed with the handle
 
+	watch   watch
 	leased  bool
 	tx      tx
 	txn     txn
 	session session
+	begins  txStmts
+	// busyHandler: the guard's own is installed; progress: so is its progress
+	// handler.
+	busyHandler, progress bool
 	// discard: not fit for the pool; IsValid says so at check-in.
 	discard bool
 	// recycled: IsValid gave it up for a limit, Close is next.
@@ -44,8 +50,11 @@ type conn struct {
 	// gate's condemned bit and read behind it.
 	order atomic.Pointer[tracker.Order]
 
-	handMu sync.Mutex // guards what was left to whoever holds the gate next
-	handed []func()
+	// What was left to whoever is inside the gate next. waiting says that there
+	// is some, so that nobody has to lock to know that there is none.
+	waiting atomic.Bool
+	handMu  sync.Mutex
+	handed  []func()
 }
 
 var (
@@ -69,7 +78,7 @@ func (c *conn) enter(ctx context.Context) error {
 		}
 	}
 	if !c.leased {
-		c.checkOut(ctx, 2)
+		c.checkOut(ctx)
 	}
 	return nil
 }
@@ -111,16 +120,30 @@ func (c *conn) enterText(f uint64, class textClass, query string) (rest string, 
 // leave ends an operation and returns what it returns: err, or what an order
 // that came meanwhile made of it.
 func (c *conn) leave(err error) error {
-	for !c.gate.leave() {
-		err = c.carryCondemned(err)
+	for {
+		bits := c.gate.leave()
+		if bits == 0 {
+			return err
+		}
+		// The bits first: who tells the operation to stop again meanwhile sets
+		// them again.
+		c.gate.clear(bits & (attended | stopped))
+		if bits&attended != 0 {
+			c.watch.dismiss()
+		}
+		if bits&stopped != 0 {
+			c.wait.Stop(false)
+		}
+		if bits&condemned != 0 {
+			err = c.carryCondemned(err)
+		}
 	}
-	return err
 }
 
-// checkOut begins a lease. skip counts the frames up to the driver method.
-func (c *conn) checkOut(ctx context.Context, skip int) {
+// checkOut begins a lease.
+func (c *conn) checkOut(ctx context.Context) {
 	c.leased = true
-	c.rec.CheckOut(exemption(ctx), skip+1)
+	c.rec.CheckOut(exemption(ctx))
 }
 
 // Raw returns go-sqlite3's connection; see SQLiteConn. It is the way down that
@@ -159,18 +182,31 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		}
 	}
 	if !c.leased {
-		c.checkOut(ctx, 1)
+		c.checkOut(ctx)
 	}
 	c.rec.Executing(query)
+	inner, guarded, err := c.arm(ctx, 0)
+	if err != nil {
+		return nil, c.leave(err)
+	}
+	restore := c.busyHandler && namesBusyTimeout(class, query)
+	if restore {
+		c.wait.Default()
+	}
 	var res driver.Result
-	var err error
 	if class&(textMulti|textTx) == textMulti|textTx && c.db.OK() {
-		res, err = c.execEach(ctx, query, args)
+		res, err = c.execEach(ctx, inner, query, args)
 	} else {
-		res, err = c.inner.ExecContext(ctx, query, args)
+		res, err = c.inner.ExecContext(inner, query, args)
+		if err != nil && guarded {
+			err = ended(ctx, err)
+		}
 		if class != 0 || err != nil {
 			c.after(ctx, class, query, err)
 		}
+	}
+	if restore || class&textPragma != 0 {
+		c.takeBusyTimeout(restore, class, query)
 	}
 	if err = c.leave(err); err != nil {
 		return nil, err
@@ -181,15 +217,19 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 // execEach runs the statements of a text one by one, so that it is known which
 // of them ended or began a transaction, and whether that was the program's own
 // statement or SQLite's answer to an error.
-func (c *conn) execEach(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *conn) execEach(ctx, inner context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	for _, a := range args {
 		if a.Name != "" { // may belong to any of the statements
-			res, err := c.inner.ExecContext(ctx, query, args)
+			res, err := c.inner.ExecContext(inner, query, args)
+			err = ended(ctx, err)
 			c.after(ctx, classify(query), query, err)
 			return res, err
 		}
 	}
 	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		end, params, ok := capi.StatementEnd(c.db, query)
 		if !ok || len(args) < params {
 			end, params = len(query), len(args) // the rest fails as it does without us
@@ -199,7 +239,8 @@ func (c *conn) execEach(ctx context.Context, query string, args []driver.NamedVa
 			own[i].Ordinal = i + 1
 		}
 		query, args = strings.TrimSpace(query[end:]), args[params:]
-		res, err := c.inner.ExecContext(ctx, part, own)
+		res, err := c.inner.ExecContext(inner, part, own)
+		err = ended(ctx, err)
 		if class := classify(part); class != 0 || err != nil {
 			c.after(ctx, class, part, err)
 		}
@@ -225,17 +266,31 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		}
 	}
 	if !c.leased {
-		c.checkOut(ctx, 1)
+		c.checkOut(ctx)
 	}
-	opened, err := c.inner.QueryContext(ctx, query, args)
+	inner, guarded, err := c.arm(ctx, 0)
+	if err != nil {
+		return nil, c.leave(err)
+	}
+	restore := c.busyHandler && namesBusyTimeout(class, query)
+	if restore {
+		c.wait.Default()
+	}
+	opened, err := c.inner.QueryContext(inner, query, args)
+	if guarded {
+		opened, err = c.begun(ctx, opened, err)
+	}
 	if class != 0 || err != nil {
 		c.after(ctx, class, query, err)
+	}
+	if restore || class&textPragma != 0 {
+		c.takeBusyTimeout(restore, class, query)
 	}
 	if err != nil {
 		c.rec.Executing(query)
 		return nil, c.leave(err)
 	}
-	r, err := c.openRows(ctx, opened, nil, query)
+	r, err := c.openRows(ctx, guarded, opened, nil, query)
 	if err = c.leave(err); err != nil {
 		return nil, err
 	}
@@ -247,7 +302,15 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err := c.enter(ctx); err != nil {
 		return nil, err
 	}
+	class := classify(query)
+	restore := c.busyHandler && namesBusyTimeout(class, query)
+	if restore {
+		c.wait.Default()
+	}
 	prepared, err := c.inner.PrepareContext(ctx, query)
+	if restore || class&textPragma != 0 {
+		c.takeBusyTimeout(restore, class, query)
+	}
 	if err != nil {
 		c.after(ctx, 0, query, err)
 		return nil, c.leave(err)

@@ -25,8 +25,8 @@ type Connector struct {
 	traits traits
 
 	mu     sync.Mutex
-	open   int         // SQLite handles of this pool that its connections use
-	linger driver.Conn // a recycled handle that waits for its successor
+	open   int   // SQLite handles of this pool that its connections use
+	linger *conn // its recycled handle waits for its successor
 	closed bool
 }
 
@@ -104,10 +104,10 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil || c.pool == nil {
 		return opened, err
 	}
-	inner, err := asSQLite[sqliteConn]("connection", opened)
-	if err != nil {
+	inner, ok := opened.(sqliteConn)
+	if !ok {
 		opened.Close()
-		return nil, err
+		return nil, lacking(opened)
 	}
 	n := &conn{connector: c, inner: inner, db: capi.Of(opened)}
 	n.tx.c = n
@@ -119,6 +119,8 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	n.gate.word = n.rec.Word()
 	n.gate.shared = c.traits.cacheGate(inner.GetFilename("main"))
 	n.session.start(n)
+	n.watch.c = n
+	n.startWaiting()
 
 	c.mu.Lock()
 	c.open++
@@ -126,7 +128,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	c.linger = nil
 	c.mu.Unlock()
 	if linger != nil {
-		c.cfg.Tracker.Go(func() { linger.Close() }) // its successor is open
+		c.cfg.Tracker.Go(func() { linger.closeSQLite() }) // its successor is open
 	}
 	return n, nil
 }
@@ -140,8 +142,9 @@ func (c *Connector) Close() error {
 	c.mu.Unlock()
 	var err error
 	if linger != nil {
-		err = linger.Close()
+		err = linger.closeSQLite()
 	}
+	theWatchdog.settle()
 	if c.pool != nil {
 		c.pool.Close()
 	}
@@ -155,13 +158,13 @@ func (c *Connector) closeHandle(n *conn, recycled bool) error {
 	c.mu.Lock()
 	c.open--
 	if recycled && c.open == 0 && c.linger == nil && !c.closed {
-		c.linger = n.inner
+		c.linger = n
 		c.mu.Unlock()
 		n.db.ReleaseMemory()
 		return nil
 	}
 	c.mu.Unlock()
-	return n.inner.Close()
+	return n.closeSQLite()
 }
 
 // fromOpener reports whether database/sql's background opener is calling: it
@@ -179,4 +182,11 @@ func fromOpener() bool {
 			return false
 		}
 	}
+}
+
+// closeSQLite closes the handle, and with it what only it could use.
+func (n *conn) closeSQLite() error {
+	err := n.inner.Close()
+	n.wait.Free()
+	return err
 }

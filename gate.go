@@ -13,12 +13,16 @@ import (
 const (
 	busy      = uint64(tracker.BusyBit) // the owner's operation is inside SQLite
 	reaping   = uint64(1) << 1          // the reaper is
-	interrupt = uint64(1) << 2          // an interrupt is being sent to the operation in flight
+	interrupt = uint64(1) << 2          // the operation in flight is being told to stop
 	condemned = uint64(1) << 3          // the operation in flight carries an order out on its way back
 	tombed    = uint64(1) << 4          // the transaction is over and its owner does not know yet
 	dead      = uint64(1) << 5          // the SQLite handle is closed or being closed
+	watched   = uint64(1) << 6          // the operation in flight ends with its context
+	beside    = uint64(1) << 7          // other rows are open beside the operation in flight
+	stopped   = uint64(1) << 8          // the operation in flight was told to stop
+	attended  = uint64(1) << 9          // a goroutine waits for the end of its context
 	flags     = uint64(tracker.FlagBits)
-	operation = uint64(1) << 8
+	operation = flags + 1
 )
 
 // gate is the lock between a connection's owner and the reaper. The owner is
@@ -90,25 +94,35 @@ func (g *gate) enterNow() (uint64, bool) {
 	}
 }
 
-// leave ends the operation. It returns false, and has not ended it, if the
-// operation was condemned: carry the order out and leave again.
+// leave ends the operation and returns 0. It returns the condemned, stopped and
+// attended bits, and has not ended it, if any is set: see to them, clear them
+// and leave again.
 //
 // It is not deferred anywhere: a panic that comes through SQLite leaves the
 // connection's mutex locked, and the busy bit that stays keeps everybody out.
-func (g *gate) leave() bool {
+func (g *gate) leave() uint64 {
+	w := g.word.Load()
+	if w&(interrupt|condemned|stopped|attended) != 0 || g.shared != nil ||
+		!g.word.CompareAndSwap(w, w&^(busy|watched|beside)+operation) {
+		return g.leaveSlow()
+	}
+	return 0
+}
+
+func (g *gate) leaveSlow() uint64 {
 	for {
 		w := g.word.Load()
 		switch {
 		case w&interrupt != 0:
 			runtime.Gosched() // two microseconds: it must not hit what comes next
-		case w&condemned != 0:
-			return false
+		case w&(condemned|stopped|attended) != 0:
+			return w & (condemned | stopped | attended)
 		default:
 			if g.shared != nil {
 				g.shared.RUnlock()
 			}
-			if g.word.CompareAndSwap(w, w&^busy+operation) {
-				return true
+			if g.word.CompareAndSwap(w, w&^(busy|watched|beside)+operation) {
+				return 0
 			}
 			if g.shared != nil {
 				g.shared.RLock()
@@ -164,17 +178,24 @@ func (g *gate) condemn() bool {
 	}
 }
 
-// hit calls send while the condemned operation is certain to be in flight, and
-// returns false if it is over. The bit excludes a second sender before the
-// swap: with it in the word already, the swap would succeed and change nothing.
-func (g *gate) hit(send func()) bool {
-	w := g.word.Load()
-	if w&busy == 0 || w&condemned == 0 {
-		return false
+// stop calls send while the operation that the word shows is certain to be in
+// flight, and returns false if it is over or another has begun. send learns
+// whether other rows are open beside the operation.
+func (g *gate) stop(w uint64, send func(others bool)) bool {
+	for {
+		now := g.word.Load()
+		if now&busy == 0 || now&^flags != w&^flags {
+			return false
+		}
+		// The bit excludes a second sender before the swap: with it in the
+		// word already, the swap would succeed and change nothing.
+		if now&interrupt != 0 {
+			return true
+		}
+		if g.word.CompareAndSwap(now, now|interrupt|stopped) {
+			send(now&beside != 0)
+			g.clear(interrupt)
+			return true
+		}
 	}
-	if w&interrupt == 0 && g.word.CompareAndSwap(w, w|interrupt) {
-		send()
-		g.clear(interrupt)
-	}
-	return true
 }

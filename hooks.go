@@ -22,7 +22,7 @@ func (c *conn) ResetSession(ctx context.Context) error {
 		return driver.ErrBadConn
 	}
 	c.drain()
-	c.checkOut(ctx, 1)
+	c.checkOut(ctx)
 	c.leave(nil)
 	return nil
 }
@@ -42,6 +42,8 @@ func (c *conn) IsValid() bool {
 		c.session.keep(c, "the raw connection was handed out")
 		if f&dead == 0 {
 			c.sync()
+			c.begins.dropBegin() // it may have attached a file
+			c.installBusy()      // and set a timeout
 		}
 	}
 	reason := c.rec.CheckIn()
@@ -102,6 +104,7 @@ func (c *conn) Close() error {
 		}
 		c.gone = driver.ErrBadConn
 		c.gate.set(dead)
+		theWatchdog.remove(&c.watch)
 		err = c.connector.closeHandle(c, c.recycled)
 	}
 	c.rec.Close()
@@ -111,6 +114,7 @@ func (c *conn) Close() error {
 }
 
 func (c *conn) finalizeAll() {
+	c.begins.drop()
 	for len(c.stmts) > 0 {
 		c.finalize(c.stmts[len(c.stmts)-1])
 	}
@@ -120,15 +124,20 @@ func (c *conn) finalizeAll() {
 func (c *conn) handOver(f func()) {
 	c.handMu.Lock()
 	c.handed = append(c.handed, f)
+	c.waiting.Store(true)
 	c.handMu.Unlock()
 	c.rec.Pending()
 }
 
 // drain does what was handed over. The caller is inside the gate.
 func (c *conn) drain() {
+	if !c.waiting.Load() {
+		return
+	}
 	c.handMu.Lock()
 	handed := c.handed
 	c.handed = nil
+	c.waiting.Store(false)
 	c.handMu.Unlock()
 	for _, f := range handed {
 		f()

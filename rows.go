@@ -24,10 +24,12 @@ type rows struct {
 // cleanup holds it, to the connection.
 type rowsState struct {
 	inner sqliteRows
-	stmt  *stmtState // nil for a query by text
-	tx    uint64     // the transaction it was opened in, 0 if none
-	err   error      // what reaped or aborted rows answer
-	slot  int        // in conn.rows, -1 if closed
+	stmt  *stmtState      // nil for a query by text
+	tx    uint64          // the transaction it was opened in, 0 if none
+	err   error           // what reaped or aborted rows answer
+	ctx   context.Context // the query's, if the guard watches it
+	moved bool            // Next was called: from now on it steps
+	slot  int             // in conn.rows, -1 if closed
 	res   tracker.Resource
 }
 
@@ -45,15 +47,18 @@ var (
 const maxFree = 8
 
 // openRows registers what a query opened. The connection is inside the gate.
-func (c *conn) openRows(ctx context.Context, opened driver.Rows, stmt *stmtState, query string) (*rows, error) {
-	inner, err := asSQLite[sqliteRows]("rows", opened)
-	if err != nil {
+func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, stmt *stmtState, query string) (*rows, error) {
+	inner, ok := opened.(sqliteRows)
+	if !ok {
 		opened.Close()
-		return nil, err
+		return nil, lacking(opened)
 	}
 	r := c.takeRows()
 	st := r.st
-	st.inner, st.stmt, st.err, st.tx = inner, stmt, nil, 0
+	st.inner, st.stmt, st.err, st.tx, st.moved = inner, stmt, nil, 0, false
+	if guarded {
+		st.ctx = ctx
+	}
 	if c.txn.open {
 		st.tx = c.txn.id
 	}
@@ -62,7 +67,7 @@ func (c *conn) openRows(ctx context.Context, opened driver.Rows, stmt *stmtState
 	}
 	st.slot = len(c.rows)
 	c.rows = append(c.rows, st)
-	c.rec.OpenRows(&st.res, query, exemption(ctx), 2)
+	c.rec.OpenRows(&st.res, query, exemption(ctx))
 	return r, nil
 }
 
@@ -153,13 +158,33 @@ func (r *rows) Next(dest []driver.Value) error {
 	if err := r.enter(); err != nil {
 		return err
 	}
-	c := r.c
-	r.st.res.Use()
-	err := r.st.inner.Next(dest)
+	c, st := r.c, r.st
+	st.res.Use()
+	if st.ctx != nil && st.moved {
+		return c.leave(c.nextWatched(st, dest))
+	}
+	st.moved = true // the first row came with the query
+	err := st.inner.Next(dest)
 	if err != nil && err != io.EOF {
 		c.after(context.Background(), 0, "", err)
 	}
 	return c.leave(err)
+}
+
+// nextWatched steps rows that end with their query's context: as go-sqlite3
+// does, a row that was read when the context ended is not handed out.
+func (c *conn) nextWatched(st *rowsState, dest []driver.Value) error {
+	if _, _, err := c.arm(st.ctx, 1); err != nil {
+		return err
+	}
+	err := st.inner.Next(dest)
+	if over := st.ctx.Err(); over != nil {
+		err = over
+	}
+	if err != nil && err != io.EOF {
+		c.after(context.Background(), 0, "", err)
+	}
+	return err
 }
 
 // Close closes the rows. Reaped rows are closed already.
@@ -177,7 +202,7 @@ func (r *rows) Close() error {
 			c.forgetRows(st)
 		}
 	}
-	st.inner, st.err = nil, io.EOF // what closed rows answer
+	st.inner, st.ctx, st.err = nil, nil, io.EOF // what closed rows answer
 	if len(c.freeRows) < maxFree {
 		c.freeRows = append(c.freeRows, r)
 	}

@@ -44,6 +44,7 @@ func (s *session) start(c *conn) {
 func (s *session) note(c *conn, class textClass, query string) {
 	if class&textAttach != 0 {
 		s.attach = true
+		c.begins.dropBegin()
 	}
 	if class&textTemp != 0 {
 		s.temp = true

@@ -33,13 +33,9 @@ type (
 	}
 )
 
-// asSQLite asserts what go-sqlite3 returned.
-func asSQLite[T any](what string, v any) (T, error) {
-	t, ok := v.(T)
-	if !ok {
-		return t, fmt.Errorf("leakguard: go-sqlite3's %s %T lacks methods that this version of leakguard needs (it was made for v1.14.53)", what, v)
-	}
-	return t, nil
+// lacking is the error for a value of go-sqlite3 that is not what it was.
+func lacking(v any) error {
+	return fmt.Errorf("leakguard: go-sqlite3's %T lacks methods that this version of leakguard needs (it was made for v1.14.53)", v)
 }
 
 // SQLiteConn returns go-sqlite3's connection behind the value that

@@ -17,3 +17,10 @@ func codeError(code int) error {
 
 // textResult is the result of a text that changed nothing.
 func textResult() *sqlite3.SQLiteResult { return &sqlite3.SQLiteResult{} }
+
+// gaveUp reports whether SQLite returned early: interrupted, or its busy
+// handler was told not to wait.
+func gaveUp(err error) bool {
+	e, ok := err.(sqlite3.Error)
+	return ok && (e.Code == sqlite3.ErrInterrupt || e.Code == sqlite3.ErrBusy)
+}

@@ -11,6 +11,8 @@ import (
 
 func isInterrupt(error) bool { return false }
 
+func gaveUp(error) bool { return false }
+
 func codeError(code int) error { return fmt.Errorf("sqlite: result code %d", code) }
 
 func textResult() driver.Result { return driver.RowsAffected(0) }

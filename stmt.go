@@ -39,10 +39,10 @@ var (
 
 // openStmt registers a prepared statement. The connection is inside the gate.
 func (c *conn) openStmt(ctx context.Context, prepared driver.Stmt, query string) (*stmt, error) {
-	inner, err := asSQLite[sqliteStmt]("statement", prepared)
-	if err != nil {
+	inner, ok := prepared.(sqliteStmt)
+	if !ok {
 		prepared.Close()
-		return nil, err
+		return nil, lacking(prepared)
 	}
 	s := c.takeStmt()
 	st := s.st
@@ -54,7 +54,7 @@ func (c *conn) openStmt(ctx context.Context, prepared driver.Stmt, query string)
 	st.columns = st.handle.Columns() > 0
 	st.slot = len(c.stmts)
 	c.stmts = append(c.stmts, st)
-	c.rec.OpenStatement(&st.res, query, exemption(ctx), 2)
+	c.rec.OpenStatement(&st.res, query, exemption(ctx))
 	return s, nil
 }
 
@@ -127,7 +127,14 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 		return textResult(), nil
 	}
 	c.rec.Executing(st.query)
-	res, err := st.inner.ExecContext(ctx, args)
+	inner, guarded, err := c.arm(ctx, 0)
+	if err != nil {
+		return nil, c.leave(err)
+	}
+	res, err := st.inner.ExecContext(inner, args)
+	if err != nil && guarded {
+		err = ended(ctx, err)
+	}
 	if err == nil && st.columns {
 		// An autocommit statement commits here, and may fail to.
 		if code := st.handle.ResetCode(); code != 0 {
@@ -151,7 +158,14 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	} else if done {
 		return noRows{}, nil
 	}
-	opened, err := st.inner.QueryContext(ctx, args)
+	inner, guarded, err := c.arm(ctx, 0)
+	if err != nil {
+		return nil, c.leave(err)
+	}
+	opened, err := st.inner.QueryContext(inner, args)
+	if guarded {
+		opened, err = c.begun(ctx, opened, err)
+	}
 	if st.class != 0 || err != nil {
 		c.after(ctx, st.class, st.query, err)
 	}
@@ -159,7 +173,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 		c.rec.Executing(st.query)
 		return nil, c.leave(err)
 	}
-	r, err := c.openRows(ctx, opened, st, st.query)
+	r, err := c.openRows(ctx, guarded, opened, st, st.query)
 	if err = c.leave(err); err != nil {
 		return nil, err
 	}
@@ -181,7 +195,7 @@ func (s *stmt) enter(ctx context.Context) (done bool, err error) {
 		return false, c.leave(errStmtClosed)
 	}
 	if !c.leased {
-		c.checkOut(ctx, 2)
+		c.checkOut(ctx)
 	}
 	return false, nil
 }

@@ -3,8 +3,10 @@ package leakguard
 import (
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // traits are what a DSN says about its database.
@@ -14,6 +16,8 @@ type traits struct {
 	shared bool   // shared cache
 	vfs    string
 	locked bool // locking_mode=EXCLUSIVE
+	// busyTimeout is what go-sqlite3 sets.
+	busyTimeout time.Duration
 }
 
 // traitsOf reads a DSN as go-sqlite3 and SQLite do. Where they differ on a key
@@ -31,6 +35,15 @@ func traitsOf(dsn string) traits {
 	}
 	var t traits
 	t.vfs = params.Get("vfs")
+	t.busyTimeout = 5 * time.Second
+	for _, key := range []string{"_busy_timeout", "_timeout"} { // the later one counts
+		if params.Has(key) {
+			ms, err := strconv.ParseInt(params.Get(key), 10, 32)
+			if err == nil {
+				t.busyTimeout = time.Duration(ms) * time.Millisecond
+			}
+		}
+	}
 	t.locked = has("_locking_mode", "EXCLUSIVE") || has("_locking", "EXCLUSIVE")
 	if rest, uri := strings.CutPrefix(path, "file:"); uri {
 		t.memory = has("mode", "memory")

@@ -8,8 +8,7 @@ import (
 // tx is the transaction that BeginTx returned. It lives in its connection,
 // which has one at a time.
 type tx struct {
-	c     *conn
-	inner driver.Tx
+	c *conn
 }
 
 var _ driver.Tx = (*tx)(nil)
@@ -19,10 +18,15 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if err := c.enter(ctx); err != nil {
 		return nil, err
 	}
-	inner, err := c.inner.BeginTx(ctx, opts)
+	inner, guarded, err := c.arm(ctx, 0)
+	if err != nil {
+		return nil, c.leave(err)
+	}
+	if err = c.begins.begin(c, inner); err != nil && guarded {
+		err = ended(ctx, err)
+	}
 	switch {
 	case err == nil:
-		c.tx.inner = inner
 		c.beginTx(ctx, "BEGIN")
 	case c.txn.open:
 		c.after(ctx, 0, "BEGIN", err) // inside a transaction begun by text
@@ -50,7 +54,7 @@ func (t *tx) Commit() error {
 		c.exhume() // database/sql lets nothing more of this transaction through
 		return c.leave(err)
 	}
-	return c.leave(t.end(t.inner.Commit()))
+	return c.leave(t.end(c.begins.commit(c)))
 }
 
 // Rollback rolls back; nil if the guard has done so already.
@@ -74,7 +78,7 @@ func (t *tx) Rollback() error {
 			return c.leave(nil)
 		}
 	}
-	return c.leave(t.end(t.inner.Rollback()))
+	return c.leave(t.end(c.begins.rollback(c)))
 }
 
 // end takes the result of COMMIT or ROLLBACK.

@@ -139,7 +139,7 @@ func (t *txn) depth(name string) int {
 func (c *conn) beginTx(ctx context.Context, query string) {
 	c.txn.open, c.txn.outer = true, false
 	c.txn.savepoints = c.txn.savepoints[:0]
-	c.txn.id = c.rec.BeginTx(query, exemption(ctx), 3)
+	c.txn.id = c.rec.BeginTx(query, exemption(ctx))
 }
 
 func (c *conn) endTx() {

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 )
 
 // Conn is the record of one connection. The driver calls its methods from the
@@ -37,6 +39,8 @@ type Conn struct {
 	kept     string // why policy must not close it
 	raw      bool   // the lease handed out the real connection
 
+	scratch callstack.Scratch // for stacks
+
 	seen seen
 }
 
@@ -45,7 +49,7 @@ type Conn struct {
 // the operations that are over.
 const (
 	BusyBit  = 1
-	FlagBits = 1<<8 - 1
+	FlagBits = 1<<16 - 1
 )
 
 // seen is the guard's last view of a connection, guarded by Tracker.mu. Times
@@ -77,7 +81,7 @@ func (p *Pool) Open(control Control, leased bool, exempt string) *Conn {
 	t.add(c)
 	t.emit(Event{Type: EventOpened, ConnectionID: c.id, pool: p})
 	if leased {
-		c.CheckOut(exempt, 1)
+		c.CheckOut(exempt)
 	}
 	return c
 }
@@ -92,13 +96,13 @@ func (c *Conn) Pool() *Pool { return c.pool }
 // it, and any change of it is activity.
 func (c *Conn) Word() *atomic.Uint64 { return &c.word }
 
-// CheckOut begins a lease. skip is the number of frames between the caller and
-// the stack to record.
-func (c *Conn) CheckOut(exempt string, skip int) {
+// CheckOut begins a lease.
+func (c *Conn) CheckOut(exempt string) {
 	c.mu.Lock()
 	c.leased = true
 	c.accesses++
-	c.open(&c.lease, "", exempt, skip+1)
+	c.open(&c.lease, "", exempt)
+	c.lease.opened = unknown
 	c.mu.Unlock()
 	if c.pool.tracker.leaseEvents.Load() {
 		c.emit(EventCheckOut)
@@ -156,10 +160,11 @@ func (c *Conn) Executing(query string) {
 
 // BeginTx records that a transaction began and returns its id; level 1 is the
 // transaction itself.
-func (c *Conn) BeginTx(query, exempt string, skip int) uint64 {
+func (c *Conn) BeginTx(query, exempt string) uint64 {
 	c.mu.Lock()
 	c.query = query
-	c.open(&c.tx, query, exempt, skip+1)
+	c.open(&c.tx, query, exempt)
+	c.stamp(&c.tx)
 	c.tx.level = 1
 	id := c.tx.id
 	c.mu.Unlock()
@@ -184,21 +189,23 @@ func (c *Conn) EndTx() {
 }
 
 // OpenRows records rows that a query opened.
-func (c *Conn) OpenRows(r *Resource, query, exempt string, skip int) {
+func (c *Conn) OpenRows(r *Resource, query, exempt string) {
 	r.kind = KindRows
 	r.uses = 0
 	c.mu.Lock()
 	c.query = query
-	c.open(r, query, exempt, skip+1)
+	c.open(r, query, exempt)
+	c.stamp(r)
 	c.rows.add(r)
 	c.mu.Unlock()
 }
 
 // OpenStatement records a prepared statement.
-func (c *Conn) OpenStatement(r *Resource, query, exempt string, skip int) {
+func (c *Conn) OpenStatement(r *Resource, query, exempt string) {
 	r.kind = KindStatement
 	c.mu.Lock()
-	c.open(r, query, exempt, skip+1)
+	c.open(r, query, exempt)
+	c.stamp(r)
 	c.stmts.add(r)
 	c.mu.Unlock()
 }
@@ -223,14 +230,34 @@ func (c *Conn) CloseResource(r *Resource) {
 	}
 }
 
-func (c *Conn) open(r *Resource, query, exempt string, skip int) {
+// open records that r was opened, but for the time.
+func (c *Conn) open(r *Resource, query, exempt string) {
 	c.seq++
 	r.id = c.seq
-	r.opened = c.pool.tracker.clock.now()
 	r.query = query
 	r.exempt = exempt
 	if c.pool.stacks {
-		r.stack.record(skip + 1)
+		r.stack = callstack.Capture(&c.scratch)
+	}
+}
+
+// unknown is the opening time of a lease that nobody has asked for yet.
+const unknown = time.Duration(-1)
+
+// stamp reads the clock for r. Most leases begin with opening something, and
+// the reading does for both; one that opens nothing is stamped by the first
+// who looks at it.
+func (c *Conn) stamp(r *Resource) {
+	r.opened = c.pool.tracker.clock.now()
+	if c.lease.opened == unknown {
+		c.lease.opened = r.opened
+	}
+}
+
+// stampLease gives a lease without a time the present one.
+func (c *Conn) stampLease(now time.Duration) {
+	if c.lease.opened == unknown {
+		c.lease.opened = now
 	}
 }
 
@@ -306,6 +333,7 @@ func (c *Conn) Lost() {
 	}
 	t := c.pool.tracker
 	c.mu.Lock()
+	c.stampLease(t.clock.now())
 	leak := c.leakLocked(&c.lease, ReasonPanic, 0, t.clock.now(), 0)
 	leak.Kept = "a call never came back from SQLite"
 	c.mu.Unlock()
@@ -437,7 +465,7 @@ func (c *Conn) leakLocked(r *Resource, reason Reason, limit, now, idle time.Dura
 		Level:        r.level,
 		Query:        r.query,
 		Exempt:       r.exempt,
-		Stack:        r.stack.stack(),
+		Stack:        r.stack.PCs(),
 	}
 	if r.kind == KindConnection {
 		l.Query = c.query

@@ -171,6 +171,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	}
 	if c.leased {
 		c.lease.see(now)
+		c.stampLease(t.now())
 	}
 	if c.tx.id != 0 {
 		c.tx.see(now)
@@ -206,7 +207,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	case expired(p, &rec):
 		c.expire(f, &rec, now, word)
 	case rec.Leased && len(t.detectors) > 0:
-		rec.Stack = c.lease.stack.stack()
+		rec.Stack = c.lease.stack.PCs()
 		f.judge = append(f.judge, judged{c, rec, word})
 	}
 

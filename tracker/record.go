@@ -116,6 +116,7 @@ func (c *Conn) report(now time.Duration) Record {
 	defer c.mu.Unlock()
 	word := c.word.Load()
 	c.lookLocked(word, now)
+	c.stampLease(now)
 	r := c.recordLocked(0, c.pool.policy.Load(), word&BusyBit != 0)
 	r.Age = now - c.opened
 	r.Idle = now - c.seen.at
@@ -126,9 +127,9 @@ func (c *Conn) report(now time.Duration) Record {
 		r.Idle = 0
 	}
 	if c.leased {
-		r.Stack = c.lease.stack.stack()
+		r.Stack = c.lease.stack.PCs()
 		if c.tx.id != 0 && len(r.Stack) == 0 {
-			r.Stack = c.tx.stack.stack()
+			r.Stack = c.tx.stack.PCs()
 		}
 	}
 	return r

@@ -1,6 +1,10 @@
 package tracker
 
-import "time"
+import (
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+)
 
 // Resource is the record of one open transaction, statement or rows. A driver
 // embeds it where it keeps the state of the thing itself and uses it again for
@@ -12,7 +16,7 @@ type Resource struct {
 	query  string
 	exempt string
 	level  int
-	stack  pcs
+	stack  *callstack.Stack
 
 	next, prev *Resource // in its connection's list, guarded by Conn.mu
 

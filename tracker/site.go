@@ -7,24 +7,8 @@ import (
 	"strings"
 )
 
-// maxDepth bounds a recorded stack: database/sql takes about ten frames, an
-// ORM about ten more.
-const maxDepth = 32
-
-// pcs is a call stack as recorded on the way; it is turned into text only when
-// somebody reads it.
-type pcs struct {
-	pc [maxDepth]uintptr
-	n  int
-}
-
-// record stores the caller's stack, skip frames above the caller of record.
-func (s *pcs) record(skip int) { s.n = runtime.Callers(skip+2, s.pc[:]) }
-
-// stack returns a copy that outlives the record.
-func (s *pcs) stack() Stack { return append(Stack(nil), s.pc[:s.n]...) }
-
-// Stack is a call stack, innermost frame first, as program counters.
+// Stack is a call stack, innermost frame first, as the program counters that
+// runtime.CallersFrames takes. It is shared: read it, do not change it.
 type Stack []uintptr
 
 // Frame is one call of a stack.
@@ -111,6 +95,7 @@ var internalPrefixes = []string{
 	"database/sql.",
 	modulePath + ".",
 	modulePath + "/tracker.",
+	modulePath + "/internal/",
 }
 
 // modulePath is this module's, taken from a function of this package so that a

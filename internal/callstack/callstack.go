@@ -9,7 +9,7 @@ import (
 const (
 	// MaxDepth bounds a stack: database/sql takes about ten frames, an ORM ten
 	// to twenty more.
-	MaxDepth = 48
+	MaxDepth = 32
 	// MaxStacks bounds the table. A program has some hundreds of places that
 	// open something; beyond the bound the least recently seen are dropped.
 	MaxStacks = 4096
@@ -51,9 +51,12 @@ var table struct {
 	dropped uint64
 }
 
+// Scratch is room for a walk. It belongs to the caller, who has one at hand
+// that need not be cleared each time.
+type Scratch [MaxDepth]uintptr
+
 // Capture returns the caller's stack, from the function that calls Capture on.
-func Capture() *Stack {
-	var key [MaxDepth]uintptr
+func Capture(key *Scratch) *Stack {
 	if !walkable {
 		return captureSlow(key[:runtime.Callers(2, key[:])])
 	}
@@ -159,12 +162,14 @@ func Dropped() uint64 {
 }
 
 func hash(pcs []uintptr) uint64 {
-	h := uint64(len(pcs))
+	// Each place has its own odd factor, so that the products do not wait for
+	// each other.
+	h, factor := uint64(len(pcs)), uint64(0x9E3779B97F4A7C15)
 	for _, pc := range pcs {
-		h = (h ^ uint64(pc)) * 0x9E3779B97F4A7C15
-		h ^= h >> 32
+		h += uint64(pc) * factor
+		factor += 0x3C6EF372FE94F82A
 	}
-	return h
+	return h ^ h>>32
 }
 
 func equal(a, b []uintptr) bool {

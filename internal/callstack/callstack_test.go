@@ -29,7 +29,7 @@ func TestCapture(t *testing.T) {
 	t.Log("walkable:", walkable)
 	var stacks []*Stack
 	for range 3 {
-		stacks = append(stacks, a(func() *Stack { return Capture() }))
+		stacks = append(stacks, a(func() *Stack { return Capture(new(Scratch)) }))
 	}
 	t.Log(names(stacks[0]), stacks[0].Partial())
 	if stacks[0] != stacks[2] {
@@ -38,7 +38,9 @@ func TestCapture(t *testing.T) {
 }
 
 func BenchmarkCapture(b *testing.B) {
+	var key Scratch
+	f := func() *Stack { return Capture(&key) }
 	for b.Loop() {
-		a(Capture)
+		a(f)
 	}
 }

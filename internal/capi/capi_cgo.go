@@ -278,6 +278,7 @@ func missing() []string {
 			names = append(names, s)
 		}
 	}
+	names = append(names, waitMissing()...)
 	slices.Sort(names)
 	return names
 }

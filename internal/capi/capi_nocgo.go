@@ -21,3 +21,9 @@ func reset(unsafe.Pointer) int                                { return 0 }
 func stmtReadOnly(unsafe.Pointer) (readOnly, ok bool)         { return false, false }
 func statementEnd(unsafe.Pointer, string) (int, int, bool)    { return 0, 0, false }
 func missing() []string                                       { return []string{"cgo"} }
+
+func newWait(unsafe.Pointer) unsafe.Pointer { return nil }
+func waitBusy(unsafe.Pointer, int)          {}
+func waitDefault(unsafe.Pointer)            {}
+func waitProgress(unsafe.Pointer, bool)     {}
+func waitFree(unsafe.Pointer)               {}

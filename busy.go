@@ -1,0 +1,60 @@
+package leakguard
+
+import (
+	"strings"
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+)
+
+// Waiting for a lock. SQLite's own busy handler sleeps up to 100 ms between
+// two looks, and no interrupt wakes it. The guard's waits as long in total,
+// looks again sooner, and gives up when the operation is cancelled or
+// condemned.
+
+// startWaiting installs the busy handler on a fresh connection, with the
+// timeout that it has: go-sqlite3's from the DSN, or what ConnectHook made of
+// it. A timeout of 0 is no handler or somebody else's, and stays.
+func (c *conn) startWaiting() {
+	if c.wait = capi.NewWait(c.db); !c.wait.OK() {
+		return
+	}
+	if d := c.connector.sqlite; d.ConnectHook == nil && len(d.Extensions) == 0 {
+		c.ownBusy(c.connector.traits.busyTimeout)
+		return
+	}
+	c.installBusy()
+}
+
+// installBusy reads the timeout that SQLite's own handler has and takes over.
+func (c *conn) installBusy() {
+	c.ownBusy(time.Duration(c.count("PRAGMA busy_timeout")) * time.Millisecond)
+}
+
+func (c *conn) ownBusy(timeout time.Duration) {
+	if timeout > 0 {
+		c.wait.Busy(timeout)
+		c.busyHandler = true
+	}
+}
+
+// namesBusyTimeout reports whether the text may read or set PRAGMA
+// busy_timeout, which sees SQLite's own handler only. Any other text is told by
+// its first byte.
+func namesBusyTimeout(class textClass, query string) bool {
+	if class&(textMulti|textPragma) == 0 && query != "" {
+		if b := query[0] | 0x20; 'a' <= b && b <= 'z' && b != 'p' {
+			return false
+		}
+	}
+	return strings.Contains(strings.ToLower(query), "busy_timeout")
+}
+
+// takeBusyTimeout installs the handler again behind such a text, with the
+// timeout that it left.
+func (c *conn) takeBusyTimeout(given bool, class textClass, query string) {
+	if given || namesBusyTimeout(class, query) {
+		c.busyHandler = false
+		c.installBusy()
+	}
+}

@@ -1,0 +1,173 @@
+package leakguard
+
+import (
+	"context"
+	"database/sql/driver"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// Cancellation. go-sqlite3 starts a goroutine for each Exec with a context that
+// can be cancelled. Here it gets one that cannot, and the guard watches the
+// caller's: an operation announces the context's channel, if it is not the one
+// announced before, and marks itself watched in the gate's word; the watchdog
+// looks at what is in flight every two milliseconds. An operation that is over
+// by then has paid for nothing but that.
+
+// watch is what the watchdog knows of a connection.
+type watch struct {
+	c *conn
+	// announced is the owner's own copy of done, compared before it takes mu.
+	announced <-chan struct{}
+	// listed says that the watchdog has the connection on its list.
+	listed atomic.Bool
+
+	mu   sync.Mutex
+	done <-chan struct{}
+	over chan struct{} // ends the goroutine that attends a long operation
+
+	// The watchdog's own.
+	idle int
+	seen uint64
+}
+
+// arm makes the operation that has just entered the gate end with ctx. own is
+// how many of the open rows are the operation's own. It returns the context for
+// go-sqlite3 and whether the operation is watched; with an error, ctx is over
+// and nothing must run.
+func (c *conn) arm(ctx context.Context, own int) (context.Context, bool, error) {
+	done := ctx.Done()
+	if done == nil {
+		return ctx, false, nil
+	}
+	return c.armDone(ctx, done, own)
+}
+
+func (c *conn) armDone(ctx context.Context, done <-chan struct{}, own int) (context.Context, bool, error) {
+	w := &c.watch
+	if !c.wait.OK() {
+		return ctx, false, nil // go-sqlite3 watches
+	}
+	if done != w.announced {
+		// Polling the channel of a synctest bubble from outside is fatal, and
+		// the watchdog is outside.
+		if tracker.InBubble() {
+			return ctx, false, nil
+		}
+		w.announced = done
+		w.mu.Lock()
+		w.done = done
+		w.mu.Unlock()
+	}
+	if len(c.rows) > own {
+		// Told to stop, this operation must not take the others with it.
+		if !c.progress {
+			c.progress = true
+			c.wait.Progress(true)
+		}
+		c.gate.set(watched | beside)
+	} else {
+		c.gate.set(watched)
+	}
+	// In this order: the watchdog takes a connection from its list first and
+	// looks at the word then.
+	if !w.listed.Load() && !theWatchdog.add(w) {
+		w.attend(c.gate.word.Load())
+	}
+	// From here on no cancellation is missed, so one that came before is seen.
+	return context.Background(), true, ctx.Err()
+}
+
+// ended returns what a watched operation returns: the context's error where
+// SQLite gave up and the context is over.
+func ended(ctx context.Context, err error) error {
+	if err != nil && gaveUp(err) {
+		if over := ctx.Err(); over != nil {
+			return over
+		}
+	}
+	return err
+}
+
+// begun returns what a watched query returns. Its first step is done; go-sqlite3
+// drops it if the context is over by then.
+func (c *conn) begun(ctx context.Context, opened driver.Rows, err error) (driver.Rows, error) {
+	if err != nil {
+		return nil, ended(ctx, err)
+	}
+	if over := ctx.Err(); over != nil {
+		opened.Close()
+		return nil, over
+	}
+	return opened, nil
+}
+
+// cancelled reports whether the watched operation's context is over.
+func (w *watch) cancelled() bool {
+	w.mu.Lock()
+	done := w.done
+	w.mu.Unlock()
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop tells the watched operation of word to stop; false if it is over.
+func (w *watch) stop(word uint64) bool {
+	c := w.c
+	return c.gate.stop(word, func(others bool) {
+		c.wait.Stop(true)
+		if !others {
+			c.db.Interrupt()
+		}
+	})
+}
+
+// attend waits for the end of a long operation's context on a goroutine of its
+// own, in microseconds instead of ticks. The operation's own way out ends it.
+func (w *watch) attend(word uint64) {
+	over := make(chan struct{})
+	w.mu.Lock()
+	done := w.done
+	w.over = over
+	w.mu.Unlock()
+	for {
+		now := w.c.gate.word.Load()
+		if now&(busy|watched) != busy|watched || now&^flags != word&^flags {
+			return // over already: nobody will dismiss the goroutine
+		}
+		if w.c.gate.word.CompareAndSwap(now, now|attended) {
+			break
+		}
+	}
+	go func() {
+		select {
+		case <-over:
+			return
+		case <-done:
+		}
+		t := newTicker()
+		defer t.Stop()
+		// SQLite forgets an interrupt that comes before the first step.
+		for w.stop(word) {
+			select {
+			case <-over:
+				return
+			case <-t.C:
+			}
+		}
+	}()
+}
+
+// dismiss ends the goroutine that attends the operation which is over.
+func (w *watch) dismiss() {
+	w.mu.Lock()
+	close(w.over)
+	w.over = nil
+	w.mu.Unlock()
+}
