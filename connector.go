@@ -5,13 +5,12 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"path/filepath"
-	"runtime"
-	"strings"
 	"sync"
 	"weak"
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
@@ -169,19 +168,9 @@ func (c *Connector) closeHandle(n *conn, recycled bool) error {
 
 // fromOpener reports whether database/sql's background opener is calling: it
 // puts the connection into the pool, or hands it to somebody who waits,
-// without a word. Opening takes 200 µs, this one.
+// without a word.
 func fromOpener() bool {
-	var pc [16]uintptr
-	frames := runtime.CallersFrames(pc[:runtime.Callers(3, pc[:])])
-	for {
-		f, more := frames.Next()
-		if strings.HasPrefix(f.Function, "database/sql.(*DB).openNewConnection") {
-			return true
-		}
-		if !more {
-			return false
-		}
-	}
+	return callstack.Capture(new(callstack.Scratch)).Calls("database/sql.(*DB).openNewConnection")
 }
 
 // closeSQLite closes the handle, and with it what only it could use.

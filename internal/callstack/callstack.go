@@ -2,6 +2,7 @@ package callstack
 
 import (
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -26,6 +27,7 @@ type Stack struct {
 	seen    atomic.Uint32 // the epoch in which it was last captured
 	next    atomic.Pointer[Stack]
 	partial bool
+	calls   sync.Map // function name prefix to bool, see Calls
 }
 
 // PCs returns the program counters for runtime.CallersFrames, innermost call
@@ -40,6 +42,28 @@ func (s *Stack) PCs() []uintptr {
 // Partial reports whether the walk ended before the goroutine's first call:
 // deeper than MaxDepth, or below a Go function that C called.
 func (s *Stack) Partial() bool { return s != nil && s.partial }
+
+// Calls reports whether a function of the stack has a name that begins with
+// prefix. It looks once for each prefix, so it costs next to nothing for a stack
+// that comes again; ask for a few fixed prefixes only.
+func (s *Stack) Calls(prefix string) bool {
+	if s == nil {
+		return false
+	}
+	if found, ok := s.calls.Load(prefix); ok {
+		return found.(bool)
+	}
+	found := false
+	for frames := runtime.CallersFrames(s.pcs); !found; {
+		f, more := frames.Next()
+		found = strings.HasPrefix(f.Function, prefix)
+		if !more {
+			break
+		}
+	}
+	s.calls.Store(prefix, found)
+	return found
+}
 
 // table is a hash table that is read without a lock.
 var table struct {

@@ -33,7 +33,11 @@
 // Interrupt may run beside other work on the connection.
 package capi
 
-import "unsafe"
+import (
+	"slices"
+	"sync"
+	"unsafe"
+)
 
 // DB is the sqlite3* of one connection. Values of the same connection compare
 // equal.
@@ -262,4 +266,6 @@ func StatementEnd(d DB, sql string) (end, params int, ok bool) {
 
 // Missing returns the sorted names of the C functions that this binary does not
 // have. It is empty when all are there, and {"cgo"} in a build without cgo.
-func Missing() []string { return missing() }
+func Missing() []string { return slices.Clone(missingOnce()) }
+
+var missingOnce = sync.OnceValue(missing)
