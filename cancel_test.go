@@ -16,8 +16,8 @@ import (
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
-// endless is a statement that ends by itself long after any test.
-const endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 1000000000) SELECT count(*) FROM c"
+// endlessCount is a statement that ends by itself long after any test.
+const endlessCount = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 1000000000) SELECT count(*) FROM c"
 
 // openBoth opens the same kind of database through go-sqlite3 and the guard.
 func openBoth(t *testing.T, params string) map[string]*sql.DB {
@@ -75,7 +75,7 @@ func TestCancelDuringExec(t *testing.T) {
 	if _, err := db.ExecContext(ctx, endlessInsert); err != context.Canceled {
 		t.Errorf("ExecContext = %v, want context.Canceled itself", err)
 	}
-	if n := number(t, db, "SELECT count(*) FROM t"); n != 3 {
+	if n := countOf(t, db, "SELECT count(*) FROM t"); n != 3 {
 		t.Errorf("%d rows, want 3", n)
 	}
 }
@@ -98,7 +98,7 @@ func TestCancelDeadline(t *testing.T) {
 	db, _ := cancelAfterStart(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := db.QueryRowContext(ctx, endless).Scan(new(int)); err != context.DeadlineExceeded {
+	if err := db.QueryRowContext(ctx, endlessCount).Scan(new(int)); err != context.DeadlineExceeded {
 		t.Errorf("QueryRowContext = %v, want context.DeadlineExceeded itself", err)
 	}
 }
@@ -136,7 +136,7 @@ func TestCancelBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := number(t, db, "SELECT count(*) FROM t"); n != 3 {
+	if n := countOf(t, db, "SELECT count(*) FROM t"); n != 3 {
 		t.Errorf("%d rows, want 3: the cancelled statement ran", n)
 	}
 }
@@ -162,7 +162,7 @@ func TestCancelInTransaction(t *testing.T) {
 	if err := tx.Commit(); !errors.Is(err, ErrTxAborted) {
 		t.Errorf("Commit = %v, want ErrTxAborted", err)
 	}
-	if n := number(t, db, "SELECT count(*) FROM t"); n != 3 {
+	if n := countOf(t, db, "SELECT count(*) FROM t"); n != 3 {
 		t.Errorf("%d rows, want 3", n)
 	}
 }
@@ -281,7 +281,7 @@ func TestBusyTimeoutPragma(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			db := openBoth(t, "&_busy_timeout=1234")[name]
 			db.SetMaxOpenConns(1)
-			read := func() int64 { t.Helper(); return number(t, db, "PRAGMA busy_timeout") }
+			read := func() int64 { t.Helper(); return countOf(t, db, "PRAGMA busy_timeout") }
 			if n := read(); n != 1234 {
 				t.Errorf("from the DSN: %d", n)
 			}
@@ -291,7 +291,7 @@ func TestBusyTimeoutPragma(t *testing.T) {
 			if n := read(); n != 4321 {
 				t.Errorf("after Exec: %d", n)
 			}
-			if n := number(t, db, "PRAGMA main.busy_timeout(77)"); n != 77 {
+			if n := countOf(t, db, "PRAGMA main.busy_timeout(77)"); n != 77 {
 				t.Errorf("by Query: %d", n)
 			}
 			if _, err := db.Exec("SELECT 1; PRAGMA Busy_Timeout=0"); err != nil {
@@ -425,7 +425,7 @@ func TestWatchdogEnds(t *testing.T) {
 	await("after Close", ended)
 }
 
-func number(t *testing.T, db *sql.DB, query string, args ...any) (n int64) {
+func countOf(t *testing.T, db *sql.DB, query string, args ...any) (n int64) {
 	t.Helper()
 	if err := db.QueryRow(query, args...).Scan(&n); err != nil {
 		t.Fatalf("%s: %v", query, err)

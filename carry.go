@@ -42,22 +42,39 @@ func (k control) Carry(o *tracker.Order) tracker.Outcome {
 	if o.Scope != tracker.ScopeTransaction || o.Word != 0 {
 		return tracker.Void // it moves: no leak any more, or the next check sees it
 	}
-	c.order.Store(o)
-	if !c.gate.condemn() {
-		return tracker.Void // out again, or its shared cache is busy: the next check
+	// The operation in flight may belong to another transaction by now; within
+	// one operation only a text can end one and go on (see between).
+	if c.current.Load() != o.Resource || !c.condemn(o) {
+		return tracker.Void // the next check looks again
 	}
 	c.stopCondemned()
 	return tracker.Condemned
 }
 
+// condemn leaves the order to the operation in flight.
+func (c *conn) condemn(o *tracker.Order) bool {
+	if c.gate.word.Load()&condemned != 0 {
+		return false
+	}
+	c.order.Store(o)
+	return c.gate.condemn()
+}
+
 // stopCondemned tells the condemned operation to stop, and returns false if it
-// is over. Its order undoes all rows of the connection, so others that are open
-// need not be spared.
+// is over. An operation that has another transaction than the order means goes
+// on: who changes current waits for the interrupt bit behind it. One that may
+// end the transaction is not interrupted: if it does, the order is void, and
+// the interrupt would stick to what else is open.
 func (c *conn) stopCondemned() bool {
-	w := c.gate.word.Load()
-	return w&(busy|condemned) == busy|condemned && c.gate.stop(w, func(bool) {
+	return c.gate.hit(func() {
+		o := c.order.Load()
+		if o == nil || c.current.Load() != o.Resource {
+			return
+		}
 		c.wait.Stop(true)
-		c.db.Interrupt()
+		if c.gate.word.Load()&ending == 0 {
+			c.db.Interrupt()
+		}
 	})
 }
 
@@ -180,7 +197,6 @@ func (c *conn) die(err error) {
 // transaction with it.
 func (c *conn) carryCondemned(err error) error {
 	o := c.order.Swap(nil)
-	c.gate.clear(condemned)
 	if o == nil {
 		return err
 	}
@@ -196,7 +212,7 @@ func (c *conn) carryCondemned(err error) error {
 		return verdict
 	case t != nil && t.id == o.Resource && !t.byGuard && err != nil:
 		verdict := reaped(o.Leaks[0])
-		t.err, t.byGuard = verdict, true
+		t.reapedBy(c, verdict)
 		c.rec.Settle(o, tracker.Done)
 		return verdict
 	case isInterrupt(err): // the COMMIT itself, and it did not commit

@@ -49,6 +49,8 @@ type conn struct {
 	// order is what a condemned operation carries out, written before the
 	// gate's condemned bit and read behind it.
 	order atomic.Pointer[tracker.Order]
+	// current is txn.id of the open transaction, 0 if none, for the reaper.
+	current atomic.Uint64
 
 	// What was left to whoever is inside the gate next. waiting says that there
 	// is some, so that nobody has to lock to know that there is none.
@@ -101,6 +103,14 @@ func (c *conn) refuse(f uint64) error {
 	return nil
 }
 
+// enterFor enters the gate for a text.
+func (c *conn) enterFor(class textClass) uint64 {
+	if class&textTx == 0 {
+		return c.gate.enter()
+	}
+	return c.gate.enterEnding()
+}
+
 // enterText is refuse for a text, which may be the owner's rollback of what
 // the guard undid: then it is over (done), or what is left of it runs.
 func (c *conn) enterText(f uint64, class textClass, query string) (rest string, done bool, err error) {
@@ -120,24 +130,35 @@ func (c *conn) enterText(f uint64, class textClass, query string) (rest string, 
 // leave ends an operation and returns what it returns: err, or what an order
 // that came meanwhile made of it.
 func (c *conn) leave(err error) error {
-	for {
-		bits := c.gate.leave()
-		if bits == 0 {
-			return err
-		}
-		// The bits first: who tells the operation to stop again meanwhile sets
-		// them again.
-		c.gate.clear(bits & (attended | stopped))
+	for !c.gate.leave() {
+		bits := c.gate.take(condemned | stopped | attended)
 		if bits&attended != 0 {
 			c.watch.dismiss()
 		}
-		if bits&stopped != 0 {
+		if bits&(condemned|stopped) != 0 {
 			c.wait.Stop(false)
 		}
 		if bits&condemned != 0 {
 			err = c.carryCondemned(err)
 		}
 	}
+	return err
+}
+
+// between makes an order void, between two statements of a text, if the text
+// has ended the transaction that it is for: what comes next is not meant.
+func (c *conn) between(err error) error {
+	if c.gate.word.Load()&(condemned|interrupt) == 0 {
+		return err
+	}
+	if o := c.order.Load(); o == nil || o.Resource == c.current.Load() {
+		return err
+	}
+	if c.gate.take(condemned) == 0 {
+		return err
+	}
+	c.wait.Stop(false)
+	return c.carryCondemned(err)
 }
 
 // checkOut begins a lease.
@@ -169,7 +190,7 @@ func (c *conn) Ping(ctx context.Context) error {
 // ExecContext runs one or more statements.
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	class := classify(query)
-	if f := c.gate.enter(); f != 0 {
+	if f := c.enterFor(class); f != 0 {
 		rest, done, err := c.enterText(f, class, query)
 		if err != nil {
 			return nil, err
@@ -187,7 +208,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	c.rec.Executing(query)
 	inner, guarded, err := c.arm(ctx, 0)
 	if err != nil {
-		return nil, c.leave(err)
+		return c.execOver(ctx, class, query, args)
 	}
 	restore := c.busyHandler && namesBusyTimeout(class, query)
 	if restore {
@@ -195,6 +216,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	}
 	var res driver.Result
 	if class&(textMulti|textTx) == textMulti|textTx && c.db.OK() {
+		c.spare()
 		res, err = c.execEach(ctx, inner, query, args)
 	} else {
 		res, err = c.inner.ExecContext(inner, query, args)
@@ -214,46 +236,124 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	return res, nil
 }
 
-// execEach runs the statements of a text one by one, so that it is known which
-// of them ended or began a transaction, and whether that was the program's own
-// statement or SQLite's answer to an error.
-func (c *conn) execEach(ctx, inner context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	for _, a := range args {
-		if a.Name != "" { // may belong to any of the statements
-			res, err := c.inner.ExecContext(inner, query, args)
-			err = ended(ctx, err)
-			c.after(ctx, classify(query), query, err)
-			return res, err
+// execOver answers a text whose context is over before it begins. go-sqlite3
+// prepares it first and may find another error; by its Query nothing runs.
+func (c *conn) execOver(ctx context.Context, class textClass, query string, args []driver.NamedValue) (driver.Result, error) {
+	opened, err := c.inner.QueryContext(ctx, query, args)
+	if err == nil { // an empty text
+		opened.Close()
+	} else {
+		c.after(ctx, class, query, err)
+	}
+	if err = c.leave(err); err != nil {
+		return nil, err
+	}
+	return textResult(), nil
+}
+
+// parts cuts a text into its statements with their arguments, so that each can
+// be run by itself: then it is known which of them ended or began a
+// transaction, and whether that was the program's own statement or SQLite's
+// answer to an error. The last part is what is left; it may hold several
+// statements if SQLite cannot tell where the next one ends.
+type parts struct {
+	rest string
+	args []driver.NamedValue
+	done int // arguments used up
+}
+
+// newParts takes the text up to a NUL, as SQLite does.
+func newParts(query string, args []driver.NamedValue) parts {
+	query, _, _ = strings.Cut(query, "\x00")
+	return parts{rest: query, args: args}
+}
+
+// next returns the next part, and whether it is the last one.
+func (p *parts) next(c *conn) (text string, args []driver.NamedValue, last bool) {
+	end, params, ok := capi.StatementEnd(c.db, p.rest)
+	left := p.args[min(p.done, len(p.args)):]
+	if !ok || len(left) < params {
+		return p.rest, left, true // fails, or goes on, as it does without us
+	}
+	text, p.rest = p.rest[:end], strings.TrimSpace(p.rest[end:])
+	args = append(args, left[:params]...)
+	// Named arguments may belong to any statement; go-sqlite3 looks for them
+	// behind the statement's own.
+	for i, a := range p.args {
+		if a.Name != "" && (i < p.done || i >= p.done+params) {
+			args = append(args, a)
 		}
 	}
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		end, params, ok := capi.StatementEnd(c.db, query)
-		if !ok || len(args) < params {
-			end, params = len(query), len(args) // the rest fails as it does without us
-		}
-		part, own := query[:end], args[:params:params]
-		for i := range own {
-			own[i].Ordinal = i + 1
-		}
-		query, args = strings.TrimSpace(query[end:]), args[params:]
-		res, err := c.inner.ExecContext(inner, part, own)
-		err = ended(ctx, err)
-		if class := classify(part); class != 0 || err != nil {
-			c.after(ctx, class, part, err)
-		}
-		if err != nil || query == "" {
+	for i := range args {
+		args[i].Ordinal = i + 1
+	}
+	p.done += params
+	return text, args, p.rest == ""
+}
+
+// execEach runs the statements of a text one by one.
+func (c *conn) execEach(ctx, inner context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	for p := newParts(query, args); ; {
+		text, own, last := p.next(c)
+		c.beforePart(text)
+		res, err := c.inner.ExecContext(inner, text, own)
+		err = c.afterPart(ctx, inner, text, err)
+		if err != nil || last {
 			return res, err
 		}
 	}
 }
 
+// queryEach runs the statements of a text one by one and returns the rows of
+// the last.
+func (c *conn) queryEach(ctx, inner context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	for p := newParts(query, args); ; {
+		text, own, last := p.next(c)
+		c.beforePart(text)
+		opened, err := c.inner.QueryContext(inner, text, own)
+		if err == nil && !last {
+			opened.Close() // go-sqlite3 takes one step of it, too
+		}
+		err = c.afterPart(ctx, inner, text, err)
+		if err != nil || last {
+			if err != nil && opened != nil {
+				opened.Close()
+			}
+			return opened, err
+		}
+	}
+}
+
+// beforePart says whether the statement that comes next may end the
+// transaction.
+func (c *conn) beforePart(text string) {
+	if classify(text)&textTx == 0 {
+		c.gate.clear(ending)
+		return
+	}
+	c.gate.set(ending)
+	c.gate.take(0) // an interrupt that is on its way is still for the one before
+}
+
+// afterPart follows one statement of a text.
+func (c *conn) afterPart(ctx, inner context.Context, text string, err error) error {
+	if inner != ctx {
+		err = ended(ctx, err)
+	}
+	class := classify(text)
+	if class != 0 || err != nil {
+		c.after(ctx, class, text, err)
+	}
+	if err = c.between(err); err == nil && inner != ctx && class&textEndsTx == 0 {
+		err = ctx.Err()
+	}
+	return err
+}
+
 // QueryContext runs statements and returns the rows of the last one.
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	class := classify(query)
-	if f := c.gate.enter(); f != 0 {
+	if f := c.enterFor(class); f != 0 {
 		rest, done, err := c.enterText(f, class, query)
 		if err != nil {
 			return nil, err
@@ -270,18 +370,19 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	}
 	inner, guarded, err := c.arm(ctx, 0)
 	if err != nil {
-		return nil, c.leave(err)
+		inner, guarded = ctx, false // go-sqlite3 prepares, and finds the same
 	}
 	restore := c.busyHandler && namesBusyTimeout(class, query)
 	if restore {
 		c.wait.Default()
 	}
-	opened, err := c.inner.QueryContext(inner, query, args)
-	if guarded {
-		opened, err = c.begun(ctx, opened, err)
-	}
-	if class != 0 || err != nil {
-		c.after(ctx, class, query, err)
+	var opened driver.Rows
+	if class&(textMulti|textTx) == textMulti|textTx && c.db.OK() {
+		c.spare()
+		opened, err = c.queryEach(ctx, inner, query, args)
+	} else {
+		opened, err = c.inner.QueryContext(inner, query, args)
+		opened, err = c.begun(ctx, guarded, class, query, opened, err)
 	}
 	if restore || class&textPragma != 0 {
 		c.takeBusyTimeout(restore, class, query)

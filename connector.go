@@ -120,6 +120,9 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	n.session.start(n)
 	n.watch.c = n
 	n.startWaiting()
+	if c.sqlite.ConnectHook != nil {
+		n.sync()
+	}
 
 	c.mu.Lock()
 	c.open++

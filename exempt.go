@@ -12,7 +12,8 @@ var exempted atomic.Bool
 
 // Exempt returns a context whose leases, transactions and rows are reported
 // with this reason when they break a limit, and never undone: a nightly
-// import, an export that streams for hours. It holds for what is opened with
+// import, an export that streams for hours. (What garbage collection proved to
+// be out of reach is closed all the same, as go-sqlite3's finalizers do.) It holds for what is opened with
 // the context, not for what was open before; an empty reason is "exempt".
 func Exempt(ctx context.Context, reason string) context.Context {
 	if reason == "" {

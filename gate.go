@@ -21,6 +21,8 @@ const (
 	beside    = uint64(1) << 7          // other rows are open beside the operation in flight
 	stopped   = uint64(1) << 8          // the operation in flight was told to stop
 	attended  = uint64(1) << 9          // a goroutine waits for the end of its context
+	ending    = uint64(1) << 10         // the operation in flight may end the transaction
+	ofOne     = busy | watched | beside | ending
 	flags     = uint64(tracker.FlagBits)
 	operation = flags + 1
 )
@@ -46,10 +48,16 @@ type gate struct {
 // the busy bit, and has begun nothing, if an operation is in flight: then a
 // call never came back from SQLite (a Go function called by SQL panicked), or
 // two goroutines use one driver connection.
-func (g *gate) enter() uint64 {
+func (g *gate) enter() uint64 { return g.enterAs(busy) }
+
+// enterEnding is enter for an operation that may end the transaction, so that
+// an order for it may come to nothing.
+func (g *gate) enterEnding() uint64 { return g.enterAs(busy | ending) }
+
+func (g *gate) enterAs(bits uint64) uint64 {
 	w := g.word.Load()
-	if w&flags != 0 || !g.word.CompareAndSwap(w, w|busy) {
-		return g.enterSlow()
+	if w&flags != 0 || !g.word.CompareAndSwap(w, w|bits) {
+		return g.enterSlow(bits)
 	}
 	if g.shared != nil {
 		g.shared.RLock()
@@ -57,7 +65,7 @@ func (g *gate) enter() uint64 {
 	return 0
 }
 
-func (g *gate) enterSlow() uint64 {
+func (g *gate) enterSlow(bits uint64) uint64 {
 	for {
 		w := g.word.Load()
 		switch {
@@ -66,7 +74,7 @@ func (g *gate) enterSlow() uint64 {
 		case w&reaping != 0:
 			g.held.Lock() // the reaper is about to let go
 			g.held.Unlock()
-		case g.word.CompareAndSwap(w, w|busy):
+		case g.word.CompareAndSwap(w, w|bits):
 			if g.shared != nil {
 				g.shared.RLock()
 			}
@@ -94,41 +102,51 @@ func (g *gate) enterNow() (uint64, bool) {
 	}
 }
 
-// leave ends the operation and returns 0. It returns the condemned, stopped and
-// attended bits, and has not ended it, if any is set: see to them, clear them
-// and leave again.
+// leave ends the operation. It returns false, and has not ended it, if there is
+// something to see to first: take it and leave again.
 //
 // It is not deferred anywhere: a panic that comes through SQLite leaves the
 // connection's mutex locked, and the busy bit that stays keeps everybody out.
-func (g *gate) leave() uint64 {
+func (g *gate) leave() bool {
 	w := g.word.Load()
 	if w&(interrupt|condemned|stopped|attended) != 0 || g.shared != nil ||
-		!g.word.CompareAndSwap(w, w&^(busy|watched|beside)+operation) {
+		!g.word.CompareAndSwap(w, w&^ofOne+operation) {
 		return g.leaveSlow()
 	}
-	return 0
+	return true
 }
 
-func (g *gate) leaveSlow() uint64 {
+func (g *gate) leaveSlow() bool {
 	for {
 		w := g.word.Load()
 		switch {
 		case w&interrupt != 0:
 			runtime.Gosched() // two microseconds: it must not hit what comes next
 		case w&(condemned|stopped|attended) != 0:
-			return w & (condemned | stopped | attended)
+			return false
 		default:
 			if g.shared != nil {
 				g.shared.RUnlock()
 			}
-			if g.word.CompareAndSwap(w, w&^(busy|watched|beside)+operation) {
-				return 0
+			if g.word.CompareAndSwap(w, w&^ofOne+operation) {
+				return true
 			}
 			if g.shared != nil {
 				g.shared.RLock()
 			}
 		}
 	}
+}
+
+// take returns which of the bits are set and clears them. Behind it, none of
+// those who set them is still sending an interrupt.
+func (g *gate) take(bits uint64) uint64 {
+	bits &= g.word.Load()
+	g.clear(bits)
+	for g.word.Load()&interrupt != 0 {
+		runtime.Gosched()
+	}
+	return bits
 }
 
 // set and clear change flags; the caller is inside.
@@ -164,8 +182,8 @@ func (g *gate) release() {
 	g.held.Unlock()
 }
 
-// condemn marks the operation in flight, and returns false if there is none
-// or it is condemned already.
+// condemn marks the operation in flight, and returns false if there is none or
+// it is condemned already.
 func (g *gate) condemn() bool {
 	for {
 		w := g.word.Load()
@@ -178,22 +196,34 @@ func (g *gate) condemn() bool {
 	}
 }
 
-// stop calls send while the operation that the word shows is certain to be in
-// flight, and returns false if it is over or another has begun. send learns
-// whether other rows are open beside the operation.
-func (g *gate) stop(w uint64, send func(others bool)) bool {
+// hit calls send while the condemned operation is certain to be in flight, and
+// returns false if it is over. The bit excludes a second sender before the
+// swap: with it in the word already, the swap would succeed and change nothing.
+func (g *gate) hit(send func()) bool {
+	w := g.word.Load()
+	if w&busy == 0 || w&condemned == 0 {
+		return false
+	}
+	if w&interrupt == 0 && g.word.CompareAndSwap(w, w|interrupt) {
+		send()
+		g.clear(interrupt)
+	}
+	return true
+}
+
+// stop is hit for the watched operation that the word shows; false if it is
+// over or another has begun. It leaves the stopped bit.
+func (g *gate) stop(w uint64, send func()) bool {
 	for {
 		now := g.word.Load()
-		if now&busy == 0 || now&^flags != w&^flags {
+		if now&(busy|watched) != busy|watched || now&^flags != w&^flags {
 			return false
 		}
-		// The bit excludes a second sender before the swap: with it in the
-		// word already, the swap would succeed and change nothing.
 		if now&interrupt != 0 {
 			return true
 		}
 		if g.word.CompareAndSwap(now, now|interrupt|stopped) {
-			send(now&beside != 0)
+			send()
 			g.clear(interrupt)
 			return true
 		}

@@ -58,7 +58,7 @@ func (c *conn) IsValid() bool {
 	return valid
 }
 
-// sync asks SQLite for the transaction after the raw connection was out.
+// sync asks SQLite for the transaction when others may have had a hand in it.
 func (c *conn) sync() {
 	switch auto := c.inner.AutoCommit(); {
 	case auto && c.txn.open:

@@ -129,13 +129,14 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	c.rec.Executing(st.query)
 	inner, guarded, err := c.arm(ctx, 0)
 	if err != nil {
+		_, err = st.inner.QueryContext(ctx, args) // binds, and finds the same
 		return nil, c.leave(err)
 	}
 	res, err := st.inner.ExecContext(inner, args)
 	if err != nil && guarded {
 		err = ended(ctx, err)
 	}
-	if err == nil && st.columns {
+	if err == nil && st.columns && st.last == nil { // open rows would begin again
 		// An autocommit statement commits here, and may fail to.
 		if code := st.handle.ResetCode(); code != 0 {
 			err = codeError(code)
@@ -160,15 +161,10 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	}
 	inner, guarded, err := c.arm(ctx, 0)
 	if err != nil {
-		return nil, c.leave(err)
+		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
 	}
 	opened, err := st.inner.QueryContext(inner, args)
-	if guarded {
-		opened, err = c.begun(ctx, opened, err)
-	}
-	if st.class != 0 || err != nil {
-		c.after(ctx, st.class, st.query, err)
-	}
+	opened, err = c.begun(ctx, guarded, st.class, st.query, opened, err)
 	if err != nil {
 		c.rec.Executing(st.query)
 		return nil, c.leave(err)
@@ -184,7 +180,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 // the guard had rolled back, and the operation is over.
 func (s *stmt) enter(ctx context.Context) (done bool, err error) {
 	c, st := s.c, s.st
-	if f := c.gate.enter(); f != 0 {
+	if f := c.enterFor(st.class); f != 0 {
 		// Only the first statement of a text is prepared.
 		_, done, err := c.enterText(f, st.class&^textMulti, st.query)
 		if done || err != nil {

@@ -22,7 +22,12 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if err != nil {
 		return nil, c.leave(err)
 	}
-	if err = c.begins.begin(c, inner); err != nil && guarded {
+	if opts == (driver.TxOptions{}) {
+		err = c.begins.begin(c, inner)
+	} else {
+		_, err = c.inner.BeginTx(inner, opts)
+	}
+	if err != nil && guarded {
 		err = ended(ctx, err)
 	}
 	switch {
@@ -45,7 +50,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 // Commit commits. When it fails, go-sqlite3 has rolled back.
 func (t *tx) Commit() error {
 	c := t.c
-	f := c.gate.enter()
+	f := c.gate.enterEnding()
 	if f&(busy|dead) != 0 {
 		return c.refuse(f)
 	}
@@ -60,7 +65,7 @@ func (t *tx) Commit() error {
 // Rollback rolls back; nil if the guard has done so already.
 func (t *tx) Rollback() error {
 	c := t.c
-	f := c.gate.enter()
+	f := c.gate.enterEnding()
 	if f&busy != 0 {
 		return errBusy
 	}
@@ -85,10 +90,14 @@ func (t *tx) Rollback() error {
 func (t *tx) end(err error) error {
 	c := t.c
 	if err != nil && !c.inner.AutoCommit() {
-		// Neither would work; database/sql takes the transaction for ended.
+		// database/sql takes the transaction for ended, so it must be. An
+		// interrupt may stick until the last active statement is reset.
+		c.killRows(err)
 		c.inner.ExecContext(context.Background(), "ROLLBACK", nil)
 		if !c.inner.AutoCommit() {
 			c.discard = true
+			c.bury(&tomb{id: c.txn.id, err: err, byGuard: true})
+			return err
 		}
 	}
 	if c.txn.open {

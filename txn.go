@@ -29,7 +29,8 @@ type tomb struct {
 	err     error
 	byGuard bool
 	since   time.Time
-	pooled  bool // the connection has been in the pool since
+	pooled  bool         // the connection has been in the pool since
+	killed  []*rowsState // that answer with err
 }
 
 // refuse returns the tomb's error. A transaction by SQL text may go on in a
@@ -38,7 +39,7 @@ type tomb struct {
 // connection is replaced. What SQLite aborted was no leak: its owner is likely
 // to be the one who comes back, and is told until leak_after has passed.
 func (t *tomb) refuse(c *conn) error {
-	if t.pooled && (t.byGuard || time.Since(t.since) >= c.connector.pool.Policy().LeakAfter) {
+	if limit := c.connector.pool.Policy().LeakAfter; t.pooled && (t.byGuard || limit > 0 && time.Since(t.since) >= limit) {
 		c.discard = true
 	}
 	return t.err
@@ -84,7 +85,7 @@ func (c *conn) steps(ctx context.Context, query string, err error) {
 	began := !c.txn.open
 	if c.txn.open {
 		for _, s := range steps {
-			if s.kind == stepCommit || s.kind == stepRollback || s.kind == stepRelease && c.txn.depth(s.name) == 0 {
+			if s.kind == stepCommit || s.kind == stepRollback || s.kind == stepRelease && c.txn.outer && c.txn.depth(s.name) == 0 {
 				c.endTx()
 				began = true
 				break
@@ -140,10 +141,12 @@ func (c *conn) beginTx(ctx context.Context, query string) {
 	c.txn.open, c.txn.outer = true, false
 	c.txn.savepoints = c.txn.savepoints[:0]
 	c.txn.id = c.rec.BeginTx(query, exemption(ctx))
+	c.current.Store(c.txn.id)
 }
 
 func (c *conn) endTx() {
 	c.txn.open = false
+	c.current.Store(0)
 	c.txn.savepoints = c.txn.savepoints[:0]
 	c.rec.EndTx()
 }
@@ -151,13 +154,14 @@ func (c *conn) endTx() {
 // abort sets the tomb of a transaction that SQLite rolled back, with the error
 // that the statement failed with.
 func (c *conn) abort(cause error) {
-	err := &TxAbortedError{Cause: cause}
+	t := &tomb{id: c.txn.id, err: &TxAbortedError{Cause: cause}}
 	for i := len(c.rows) - 1; i >= 0; i-- {
 		if st := c.rows[i]; st.tx == c.txn.id {
-			c.kill(st, err)
+			c.kill(st, t.err)
+			t.killed = append(t.killed, st)
 		}
 	}
-	c.bury(&tomb{id: c.txn.id, err: err})
+	c.bury(t)
 }
 
 // rollbackBy undoes the open transaction for the guard. All rows of the
@@ -185,6 +189,19 @@ func (c *conn) bury(t *tomb) {
 func (c *conn) exhume() {
 	c.txn.tomb = nil
 	c.gate.clear(tombed)
+}
+
+// reapedBy makes the tomb the guard's: SQLite rolled back because the guard
+// interrupted. The interrupt sticks while any statement is active, so the other
+// rows of the connection go as well.
+func (t *tomb) reapedBy(c *conn, verdict error) {
+	for _, st := range t.killed {
+		if st.err == t.err { // not reused since
+			st.err = verdict
+		}
+	}
+	c.killRows(verdict)
+	t.err, t.byGuard, t.killed = verdict, true, nil
 }
 
 // rollbackText answers a text that begins with ROLLBACK while there is a tomb:

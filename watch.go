@@ -38,6 +38,9 @@ type watch struct {
 // go-sqlite3 and whether the operation is watched; with an error, ctx is over
 // and nothing must run.
 func (c *conn) arm(ctx context.Context, own int) (context.Context, bool, error) {
+	if c.raw.Load() {
+		c.sync() // who had the connection may have begun or ended a transaction
+	}
 	done := ctx.Done()
 	if done == nil {
 		return ctx, false, nil
@@ -62,11 +65,7 @@ func (c *conn) armDone(ctx context.Context, done <-chan struct{}, own int) (cont
 		w.mu.Unlock()
 	}
 	if len(c.rows) > own {
-		// Told to stop, this operation must not take the others with it.
-		if !c.progress {
-			c.progress = true
-			c.wait.Progress(true)
-		}
+		c.spare()
 		c.gate.set(watched | beside)
 	} else {
 		c.gate.set(watched)
@@ -80,6 +79,26 @@ func (c *conn) armDone(ctx context.Context, done <-chan struct{}, own int) (cont
 	return context.Background(), true, ctx.Err()
 }
 
+// spare prepares the connection for an operation that sqlite3_interrupt must
+// not stop, because other rows are open beside it, or because what ends them
+// all may come to nothing: the interrupt would stop them too, and stick until
+// all of them are closed. A progress handler stops the one that runs.
+func (c *conn) spare() {
+	if !c.progress {
+		c.progress = true
+		c.wait.Progress(true)
+	}
+}
+
+// interrupt tells the watched operation in flight to stop. The caller holds
+// the gate's interrupt bit.
+func (c *conn) interrupt() {
+	c.wait.Stop(true)
+	if c.gate.word.Load()&beside == 0 {
+		c.db.Interrupt()
+	}
+}
+
 // ended returns what a watched operation returns: the context's error where
 // SQLite gave up and the context is over.
 func ended(ctx context.Context, err error) error {
@@ -91,15 +110,23 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// begun returns what a watched query returns. Its first step is done; go-sqlite3
-// drops it if the context is over by then.
-func (c *conn) begun(ctx context.Context, opened driver.Rows, err error) (driver.Rows, error) {
-	if err != nil {
-		return nil, ended(ctx, err)
+// begun follows a query. Its first step is done; go-sqlite3 drops its rows if
+// the context is over by then. Not those of a COMMIT, which has committed.
+func (c *conn) begun(ctx context.Context, guarded bool, class textClass, query string, opened driver.Rows, err error) (driver.Rows, error) {
+	if guarded && err != nil {
+		err = ended(ctx, err)
 	}
-	if over := ctx.Err(); over != nil {
-		opened.Close()
-		return nil, over
+	if class != 0 || err != nil {
+		c.after(ctx, class, query, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if guarded && class&textEndsTx == 0 {
+		if over := ctx.Err(); over != nil {
+			opened.Close()
+			return nil, over
+		}
 	}
 	return opened, nil
 }
@@ -118,15 +145,7 @@ func (w *watch) cancelled() bool {
 }
 
 // stop tells the watched operation of word to stop; false if it is over.
-func (w *watch) stop(word uint64) bool {
-	c := w.c
-	return c.gate.stop(word, func(others bool) {
-		c.wait.Stop(true)
-		if !others {
-			c.db.Interrupt()
-		}
-	})
-}
+func (w *watch) stop(word uint64) bool { return w.c.gate.stop(word, w.c.interrupt) }
 
 // attend waits for the end of a long operation's context on a goroutine of its
 // own, in microseconds instead of ticks. The operation's own way out ends it.

@@ -38,6 +38,7 @@ type Conn struct {
 	query    string // the last one
 	kept     string // why policy must not close it
 	raw      bool   // the lease handed out the real connection
+	covered  uint64 // the generation at which what was found covered the lease
 
 	scratch callstack.Scratch // for stacks
 
@@ -58,12 +59,12 @@ type seen struct {
 	known  bool
 	word   uint64
 	fresh  bool          // Stats saw a change that the reaper has not
+	looked bool          // at is set
 	at     time.Duration // the last change on the tracker's clock
 	active time.Duration // the last change
 	first  time.Duration // first seen
 	next   time.Duration // nothing is due before, if the word stays
 	rested bool          // what idleness asks for was done
-	stmts  int           // open statements when they were last counted
 	most   *Leak         // reported: too many statements
 }
 
@@ -78,10 +79,13 @@ func (p *Pool) Open(control Control, leased bool, exempt string) *Conn {
 		jitter:  0.025 * rand.Float64(),
 	}
 	c.lease.kind, c.tx.kind = KindConnection, KindTransaction
-	t.add(c)
-	t.emit(Event{Type: EventOpened, ConnectionID: c.id, pool: p})
 	if leased {
-		c.CheckOut(exempt)
+		c.beginLease(exempt) // before the reaper can see it
+	}
+	t.add(c)
+	c.emit(EventOpened)
+	if leased && t.leaseEvents.Load() {
+		c.emit(EventCheckOut)
 	}
 	return c
 }
@@ -99,14 +103,18 @@ func (c *Conn) Word() *atomic.Uint64 { return &c.word }
 // CheckOut begins a lease.
 func (c *Conn) CheckOut(exempt string) {
 	c.mu.Lock()
-	c.leased = true
-	c.accesses++
-	c.open(&c.lease, "", exempt)
-	c.lease.opened = unknown
+	c.beginLease(exempt)
 	c.mu.Unlock()
 	if c.pool.tracker.leaseEvents.Load() {
 		c.emit(EventCheckOut)
 	}
+}
+
+func (c *Conn) beginLease(exempt string) {
+	c.leased = true
+	c.accesses++
+	c.open(&c.lease, "", exempt)
+	c.lease.opened = unknown
 }
 
 // CheckIn ends the lease and returns why the connection should be recycled,
@@ -136,7 +144,7 @@ func (c *Conn) CheckIn() Reason {
 	if p.MaxAccess > 0 && accesses >= p.MaxAccess {
 		return ReasonMaxAccess
 	}
-	if r := c.due.Load(); r != nil {
+	if r := c.due.Load(); r != nil && p.MaxLifetime > 0 {
 		return *r
 	}
 	if mode == Basic && kept == "" && p.MaxLifetime > 0 &&
@@ -315,14 +323,14 @@ func (c *Conn) AllowRecycle() bool { return c.pool.allowRecycle() }
 func (c *Conn) Recycled(r Reason) {
 	switch r {
 	case ReasonMaxLifetime, ReasonMaxIdle:
-		c.pool.n.expired.Add(1)
+		c.pool.count(func(n *counters) { n.expired.Add(1) })
 	}
-	c.pool.n.recycled.Add(1)
+	c.pool.count(func(n *counters) { n.recycled.Add(1) })
 	c.pool.tracker.emit(Event{Type: EventRecycled, ConnectionID: c.id, Reason: r, pool: c.pool})
 }
 
 // ForceClosed counts a connection closed by the guard and not by its pool.
-func (c *Conn) ForceClosed() { c.pool.n.forceClosed.Add(1) }
+func (c *Conn) ForceClosed() { c.pool.count(func(n *counters) { n.forceClosed.Add(1) }) }
 
 // Lost records that a call never came back from SQLite, because a Go function
 // called by SQL panicked or exited: SQLite's mutex may be held for ever, so
@@ -337,7 +345,7 @@ func (c *Conn) Lost() {
 	leak := c.leakLocked(&c.lease, ReasonPanic, 0, t.clock.now(), 0)
 	leak.Kept = "a call never came back from SQLite"
 	c.mu.Unlock()
-	c.pool.n.leaked.Add(1)
+	c.pool.count(func(n *counters) { n.leaked.Add(1) })
 	c.settle(EventSuspect, leak)
 }
 
@@ -359,12 +367,12 @@ func (c *Conn) Proven(r *Resource, undone bool) {
 		leak = &l
 	}
 	r.watch.id, r.watch.leak, r.watch.taken = r.id, leak, true
-	c.lease.cover()
+	c.cover()
 	c.mu.Unlock()
 	if !known {
-		c.pool.n.leaked.Add(1)
+		c.pool.count(func(n *counters) { n.leaked.Add(1) })
 	}
-	c.pool.n.proven.Add(1)
+	c.pool.count(func(n *counters) { n.proven.Add(1) })
 	c.tell(EventProven, leak, !known)
 	if undone {
 		c.settle(EventReaped, leak)
@@ -384,20 +392,37 @@ func (c *Conn) Pending() {
 // from here, and the reaper inside finds it at its next check.
 func (c *Conn) OutOfBubble() bool { return c.pool.tracker.bubble && !InBubble() }
 
-// Close removes the connection's record.
+// Close removes the connection's record, and with it whatever it still held.
 func (c *Conn) Close() {
+	var leaks []*Leak
+	gone := func(r *Resource) {
+		if l := c.closeLocked(r); l != nil {
+			leaks = append(leaks, l)
+		}
+	}
 	c.mu.Lock()
-	leak := c.closeLocked(&c.lease)
-	txLeak := c.closeLocked(&c.tx)
+	for c.rows.head != nil {
+		r := c.rows.head
+		c.rows.remove(r)
+		gone(r)
+	}
+	for c.stmts.head != nil {
+		r := c.stmts.head
+		c.stmts.remove(r)
+		gone(r)
+	}
+	gone(&c.tx)
+	gone(&c.lease)
 	c.leased = false
 	c.mu.Unlock()
-	if leak != nil {
-		c.settle(EventRecovered, leak)
+	removed, most := c.pool.tracker.remove(c)
+	if most != nil {
+		leaks = append(leaks, most)
 	}
-	if txLeak != nil {
-		c.settle(EventRecovered, txLeak)
+	for _, l := range leaks {
+		c.settle(EventRecovered, l)
 	}
-	if c.pool.tracker.remove(c) {
+	if removed {
 		c.emit(EventClosed)
 	}
 }
@@ -407,7 +432,7 @@ func (c *Conn) Close() {
 func (c *Conn) Settle(o *Order, out Outcome) {
 	if out != Void {
 		c.mu.Lock()
-		c.lease.cover()
+		c.cover()
 		c.mu.Unlock()
 		for _, l := range o.Leaks {
 			c.settle(EventReaped, l)
@@ -429,13 +454,29 @@ func (c *Conn) Settle(o *Order, out Outcome) {
 	}
 }
 
-// settle counts and emits an event of a leak.
+// cover notes that what was found covers the lease as well: it is not reported
+// on top unless it moves again. Conn.mu is held.
+func (c *Conn) cover() {
+	if c.lease.suspect() {
+		return
+	}
+	c.lease.watch = watch{id: c.lease.id, taken: true}
+	c.covered = c.word.Load() &^ FlagBits
+}
+
+// settle counts and emits an event of a leak. It ends once: as reaped or as
+// recovered, whatever is told first.
 func (c *Conn) settle(typ EventType, l *Leak) {
 	switch typ {
-	case EventReaped:
-		c.pool.n.reaped.Add(1)
-	case EventRecovered:
-		c.pool.n.recovered.Add(1)
+	case EventReaped, EventRecovered:
+		if l.fate != nil && l.fate.sealed.Swap(true) {
+			return
+		}
+		if typ == EventReaped {
+			c.pool.count(func(n *counters) { n.reaped.Add(1) })
+		} else {
+			c.pool.count(func(n *counters) { n.recovered.Add(1) })
+		}
 	}
 	c.tell(typ, l, typ == EventSuspect)
 }
@@ -466,6 +507,7 @@ func (c *Conn) leakLocked(r *Resource, reason Reason, limit, now, idle time.Dura
 		Query:        r.query,
 		Exempt:       r.exempt,
 		Stack:        r.stack.PCs(),
+		fate:         new(fate),
 	}
 	if r.kind == KindConnection {
 		l.Query = c.query

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 )
 
 // queueSize bounds the events that wait for slow subscribers.
@@ -19,12 +20,17 @@ type queue struct {
 	mu       sync.Mutex // guards the rest; a leaf: nothing is locked under it
 	waiting  []Event
 	running  bool
+	present  Event         // being told
+	told     []*subscriber // who is still to be told of it
 	subs     []*subscriber
 	dropped  uint64 // events lost to a full queue
 	panicked uint64 // callbacks that panicked
 }
 
-type subscriber struct{ f func(Event) }
+type subscriber struct {
+	f    func(Event)
+	gone atomic.Bool // cancelled: what waits is not for it any more
+}
 
 // Subscribe calls f for every event, in order, on the tracker's dispatcher:
 // one goroutine for all, outside every lock. f may call anything, sql.DB.Close
@@ -32,7 +38,7 @@ type subscriber struct{ f func(Event) }
 // are dropped and counted. A panic in f is contained and counted. cancel ends
 // it; a call of f that is under way may still finish.
 func (t *Tracker) Subscribe(f func(Event)) (cancel func()) {
-	s := &subscriber{f}
+	s := &subscriber{f: f}
 	q := &t.queue
 	q.mu.Lock()
 	q.subs = append(q.subs[:len(q.subs):len(q.subs)], s)
@@ -41,6 +47,7 @@ func (t *Tracker) Subscribe(f func(Event)) (cancel func()) {
 	t.countLeaseListenersLocked()
 	t.mu.Unlock()
 	return func() {
+		s.gone.Store(true)
 		q.mu.Lock()
 		for i, e := range q.subs {
 			if e == s {
@@ -73,14 +80,17 @@ func (q *queue) subscribed() bool {
 
 // emit stamps an event and hands it on.
 func (t *Tracker) emit(e Event) {
-	e.Time = t.clock.at(t.clock.now())
 	e.Pool = e.pool.name
+	q := &t.queue
+	// In a bubble that is not the tracker's own, the events wait for the next
+	// one from outside.
+	mayRun := t.bubble || !InBubble()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e.Time = t.clock.at(t.clock.now()) // under the lock: in the order of the history
 	if e.Type != EventCheckOut && e.Type != EventCheckIn {
 		t.history.add(e)
 	}
-	q := &t.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	if len(q.subs) == 0 && !e.logged() {
 		return
 	}
@@ -89,9 +99,7 @@ func (t *Tracker) emit(e Event) {
 		return
 	}
 	q.waiting = append(q.waiting, e)
-	// In a bubble that is not the tracker's own, the events wait for the next
-	// one from outside.
-	if !q.running && (t.bubble || !InBubble()) {
+	if !q.running && mayRun {
 		q.running = true
 		go q.dispatch()
 	}
@@ -112,36 +120,63 @@ func (e Event) level() slog.Level {
 
 // dispatch delivers until nothing waits.
 func (q *queue) dispatch() {
+	over := false
+	defer func() {
+		if !over {
+			go q.dispatch() // a callback ended the goroutine; the others go on
+		}
+	}()
 	for {
-		q.mu.Lock()
-		if len(q.waiting) == 0 {
-			q.waiting = nil
-			q.running = false
-			q.mu.Unlock()
+		e, f := q.next()
+		if f == nil {
+			over = true
 			return
 		}
-		events, subs := q.waiting, q.subs
-		q.waiting = nil
-		q.mu.Unlock()
-		for _, e := range events {
-			q.contain(func() { e.log() })
-			for _, s := range subs {
-				q.contain(func() { s.f(e) })
+		q.contain(func() { f(e) })
+	}
+}
+
+// next returns the next event and who is to be told of it, nil if nothing
+// waits: then the dispatcher is over.
+func (q *queue) next() (Event, func(Event)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for {
+		for len(q.told) > 0 {
+			s := q.told[0]
+			q.told = q.told[1:]
+			if !s.gone.Load() {
+				return q.present, s.f
 			}
+		}
+		if len(q.waiting) == 0 {
+			q.waiting, q.told, q.present = nil, nil, Event{}
+			q.running = false
+			return Event{}, nil
+		}
+		q.present, q.told = q.waiting[0], q.subs
+		q.waiting[0] = Event{}
+		q.waiting = q.waiting[1:]
+		if q.present.logged() {
+			return q.present, Event.log
 		}
 	}
 }
 
-// contain runs somebody else's code.
+// contain runs somebody else's code. A panic ends here; runtime.Goexit cannot
+// be stopped, but is counted as well.
 func (q *queue) contain(f func()) {
+	returned := false
 	defer func() {
-		if recover() != nil {
+		if !returned {
+			recover()
 			q.mu.Lock()
 			q.panicked++
 			q.mu.Unlock()
 		}
 	}()
 	f()
+	returned = true
 }
 
 // log writes the event to its pool's logger.

@@ -18,7 +18,7 @@
 //     it, and is proven when garbage collection showed that nobody can ever
 //     close it.
 //
-// The package imports only the standard library, holds ids and texts but no
+// The package imports the standard library and internal/callstack, holds ids and texts but no
 // driver object, and keeps everything it records within bounds. All exported
 // methods may be called concurrently unless they say otherwise.
 package tracker

@@ -3,7 +3,9 @@ package tracker
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -78,7 +80,13 @@ type Leak struct {
 	Exempt string `json:"exempt,omitempty"`
 	// Kept says why the guard will not undo it, empty if it may.
 	Kept string `json:"kept,omitempty"`
+
+	fate  *fate // shared by the leak's copies
+	named bool  // by a detector
 }
+
+// fate sees to it that a leak ends once, whoever comes first.
+type fate struct{ sealed atomic.Bool }
 
 // Site returns the call that opened the resource.
 func (l Leak) Site() Frame { return l.Stack.Site() }
@@ -130,18 +138,28 @@ func round(d time.Duration) time.Duration {
 	return d
 }
 
-// shorten folds a query into one line of at most n bytes.
+// shorten folds a query into one line of valid text, at most n bytes long.
 func shorten(query string, n int) string {
-	if len(query) > 4*n { // do not fold megabytes to show a line
-		query = query[:4*n]
+	const more = "…"
+	var b []byte
+	fits := 0 // bytes of b that leave room for the sign that there is more
+	blank := false
+	for _, r := range query {
+		if unicode.IsSpace(r) {
+			blank = len(b) > 0
+			continue
+		}
+		if blank {
+			b = append(b, ' ')
+		}
+		blank = false
+		b = utf8.AppendRune(b, r)
+		if len(b) > n {
+			return strings.TrimRight(string(b[:fits]), " ") + more
+		}
+		if len(b)+len(more) <= n {
+			fits = len(b)
+		}
 	}
-	query = strings.Join(strings.Fields(query), " ")
-	if len(query) <= n {
-		return query
-	}
-	cut := n - len("…")
-	for cut > 0 && !utf8.RuneStart(query[cut]) {
-		cut--
-	}
-	return query[:cut] + "…"
+	return string(b)
 }

@@ -11,7 +11,9 @@ type Mode uint8
 const (
 	// Enforce detects, reports and undoes. The default.
 	Enforce Mode = iota
-	// Observe detects and reports, and undoes nothing.
+	// Observe detects and reports, and undoes nothing but what garbage
+	// collection proved to be out of reach: go-sqlite3's finalizers would close
+	// that too.
 	Observe
 	// Basic does only what happens inside the program's own calls: expiry and
 	// clean-up at check-in. No goroutine is started; meant for unit tests.

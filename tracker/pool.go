@@ -35,6 +35,7 @@ type Pool struct {
 	mode    Mode
 	stacks  bool
 	logger  *slog.Logger // nil: slog.Default, leaks only
+	debug   bool         // the logger takes debug lines; asked once, when the pool was made
 	missing []string     // guarded by Tracker.mu
 
 	policy  atomic.Pointer[Policy]
@@ -46,6 +47,12 @@ type Pool struct {
 	kept   map[string]bool // reasons told
 	open   int             // connections, guarded by Tracker.mu
 	closed bool            // guarded by Tracker.mu
+}
+
+// count counts for the pool and for its tracker, which outlives it.
+func (p *Pool) count(f func(*counters)) {
+	f(&p.n)
+	f(&p.tracker.n)
 }
 
 // counters only grow. They change rarely enough to be shared.
@@ -65,6 +72,7 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	}
 	p := &Pool{tracker: t, mode: cfg.Mode, stacks: !cfg.NoStacks, logger: cfg.Logger, missing: cfg.Missing}
 	p.policy.Store(&cfg.Policy)
+	p.debug = p.logger != nil && p.logger.Enabled(logContext, slog.LevelDebug)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p.name = t.freeNameLocked(cfg.Name, cfg.Numbered)
@@ -147,7 +155,7 @@ func (p *Pool) Close() {
 	if stopped != nil {
 		<-stopped
 	}
-	t.closers.Wait()
+	t.awaitClosings()
 }
 
 // Records returns what is known of the pool's open connections.

@@ -23,7 +23,7 @@ type reaper struct {
 // startLocked starts the reaper if the pool can need it and none runs, and
 // wakes it if it sleeps longer than this pool's limits allow.
 func (t *Tracker) startLocked(p *Pool) {
-	if len(t.conns) == 0 || !p.watched() {
+	if p.open == 0 || !p.watched() {
 		return
 	}
 	if t.reaper != nil {
@@ -50,7 +50,14 @@ func (t *Tracker) startLocked(p *Pool) {
 func (p *Pool) watched() bool { return p.mode == Enforce || p.mode == Observe }
 
 func (r *reaper) run() {
-	defer close(r.stopped)
+	over := false
+	defer func() {
+		if over {
+			close(r.stopped)
+		} else {
+			go r.run() // a detector ended the goroutine
+		}
+	}()
 	r.clock.last = r.t.now()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -75,6 +82,7 @@ func (r *reaper) run() {
 		case <-r.t.wake:
 			nextScan = 0
 		case <-r.quit:
+			over = true
 			return
 		}
 	}
@@ -164,8 +172,8 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		s.known, s.first = true, now
 	}
 	if moved || busy {
-		if word != s.word || s.at == 0 || busy {
-			s.at = t.now()
+		if word != s.word || !s.looked || busy {
+			s.at, s.looked = t.now(), true
 		}
 		s.word, s.active, s.fresh, s.rested = word, now, false, false
 	}
@@ -179,13 +187,15 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	for r := c.rows.head; r != nil; r = r.next {
 		r.see(now)
 	}
-	if moved {
+	if moved || busy {
 		c.recover(f, &c.lease)
-		c.lease.watch.taken = false
+		if word != c.covered {
+			c.lease.watch.taken = false
+		}
 		if c.tx.watch.leak != nil && c.tx.watch.leak.Reason != ReasonTxTimeout {
 			c.recover(f, &c.tx)
 		}
-		if c.rows.n > 0 && c.leased {
+		if c.rows.n > 0 && c.leased && !busy {
 			f.looks = append(f.looks, c)
 		}
 	}
@@ -194,7 +204,10 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	}
 
 	rec := c.recordLocked(now, p, busy)
-	c.countStatements(f, p, &rec, now)
+	c.countStatements(f, p, &rec)
+	if !expired(p, &rec) {
+		c.due.Store(nil)
+	}
 	switch {
 	case txTimedOut(p, &rec):
 		c.timeOut(f, p, now)
@@ -202,13 +215,19 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		c.pooled(f, p, &rec, now, word)
 	case leaseForgotten(p, &rec):
 		c.forgotten(f, p.LeakAfter, ReasonLeakAfter, now, word)
-	case idleTooLong(p, &rec):
-		c.rest(f, now, word, ReasonMaxIdle)
-	case expired(p, &rec):
-		c.expire(f, &rec, now, word)
-	case rec.Leased && len(t.detectors) > 0:
-		rec.Stack = c.lease.stack.PCs()
-		f.judge = append(f.judge, judged{c, rec, word})
+	default:
+		if idleTooLong(p, &rec) {
+			c.rest(f, now, word, ReasonMaxIdle)
+		} else if expired(p, &rec) {
+			c.expire(f, &rec, now, word)
+		}
+		if rec.Leased && len(t.detectors) > 0 {
+			rec.Stack = c.lease.stack.PCs()
+			f.judge = append(f.judge, judged{c, rec, word})
+		}
+	}
+	if len(t.detectors) == 0 {
+		c.unnamed(f)
 	}
 
 	s.next = now + nextDue(p, &rec)
@@ -224,7 +243,7 @@ func (c *Conn) suspect(f *findings, r *Resource, reason Reason, limit, now, idle
 	}
 	l := c.leakLocked(r, reason, limit, c.pool.tracker.now(), idle)
 	r.watch.leak, r.watch.since = l, now
-	c.pool.n.leaked.Add(1)
+	c.pool.count(func(n *counters) { n.leaked.Add(1) })
 	f.news = append(f.news, news{c, EventSuspect, l})
 	return l, true
 }
@@ -270,12 +289,20 @@ func (c *Conn) timeOut(f *findings, p *Policy, now time.Duration) {
 		copied := *l
 		copied.Reason, copied.Limit = ReasonTxTimeout, p.TxTimeout
 		copied.Age = c.pool.tracker.now() - c.tx.opened
+		copied.Idle = now - c.seen.active
 		c.tx.watch.leak = &copied // the same leak, by now for a stronger reason
 	}
 	l, _ := c.suspect(f, &c.tx, ReasonTxTimeout, p.TxTimeout, now, now-c.seen.active)
-	if c.mayUndo(l) {
-		c.order(f, &Order{Scope: ScopeTransaction, Reason: ReasonTxTimeout, Resource: c.tx.id}, &c.tx)
+	if !c.mayUndo(l) {
+		return
 	}
+	undone := []*Resource{&c.tx} // and with it all rows, suspects or not
+	for r := c.rows.head; r != nil; r = r.next {
+		if r.suspect() && !r.watch.taken {
+			undone = append(undone, r)
+		}
+	}
+	c.order(f, &Order{Scope: ScopeTransaction, Reason: ReasonTxTimeout, Resource: c.tx.id}, undone...)
 }
 
 // pooled handles a transaction whose connection sits in the pool.
@@ -318,7 +345,7 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 			return
 		}
 		l, fresh := c.suspect(f, r, reason, limit, now, idle)
-		confirmed = confirmed && !fresh && now > r.watch.since
+		confirmed = confirmed && !fresh && now > r.watch.since && c.seen.active <= r.watch.since
 		leaks = append(leaks, l)
 	}
 	if confirmed && c.mayUndo(leaks...) && c.lease.exempt == "" {
@@ -353,11 +380,7 @@ func (c *Conn) expire(f *findings, rec *Record, now time.Duration, word uint64) 
 }
 
 // countStatements reports a SQL text that is open too often on a connection.
-func (c *Conn) countStatements(f *findings, p *Policy, rec *Record, now time.Duration) {
-	if c.stmts.n == c.seen.stmts {
-		return
-	}
-	c.seen.stmts = c.stmts.n
+func (c *Conn) countStatements(f *findings, p *Policy, rec *Record) {
 	if p.MaxStatements == 0 || int64(c.stmts.n) < p.MaxStatements {
 		c.forgive(f)
 		return
@@ -382,7 +405,7 @@ func (c *Conn) countStatements(f *findings, p *Policy, rec *Record, now time.Dur
 	l.Count = int64(rec.statements)
 	l.Kept = "a statement may be in use: close it in the program"
 	c.seen.most = l
-	c.pool.n.leaked.Add(1)
+	c.pool.count(func(n *counters) { n.leaked.Add(1) })
 	f.news = append(f.news, news{c, EventSuspect, l})
 }
 
@@ -394,24 +417,50 @@ func (c *Conn) forgive(f *findings) {
 	}
 }
 
-// act carries the findings out, without any lock.
+// act carries the findings out, without any lock. The detectors come last:
+// they are somebody else's code.
 func (r *reaper) act(f *findings, now time.Duration) {
 	for _, c := range f.looks {
 		c.lookAtRows(f, now)
 	}
+	r.carry(f)
 	for _, j := range f.judge {
-		r.detect(f, j, now)
+		var named findings
+		r.detect(&named, j, now)
+		r.carry(&named)
 	}
+}
+
+// carry tells the news and carries the orders out.
+func (r *reaper) carry(f *findings) {
 	for _, n := range f.news {
 		n.conn.settle(n.typ, n.leak)
 	}
 	for _, o := range f.orders {
-		out := o.conn.control.Carry(o)
+		c := o.conn
+		out := c.control.Carry(o)
 		if out == Condemned {
-			r.condemned = append(r.condemned, o.conn)
+			r.condemned = append(r.condemned, c)
 			continue
 		}
-		o.conn.Settle(o, out)
+		if out == Void {
+			c.again(o)
+		}
+		c.Settle(o, out)
+	}
+}
+
+// again sees to it that a void order comes again if its cause stays.
+func (c *Conn) again(o *Order) {
+	switch o.Scope {
+	case ScopeProven:
+		c.pending.Store(true)
+	case ScopeClose:
+		t := c.pool.tracker
+		t.mu.Lock()
+		c.seen.rested = false
+		c.seen.next = 0
+		t.mu.Unlock()
 	}
 }
 
@@ -457,18 +506,28 @@ func (r *reaper) detect(f *findings, j judged, now time.Duration) {
 		c.mu.Lock()
 		if c.word.Load()&^FlagBits == j.word && c.leased {
 			c.forgotten(f, 0, reason, now, j.word)
+			for _, n := range f.news {
+				n.leak.named = true
+			}
 		}
 		c.mu.Unlock()
 		return
 	}
-	// Nobody names it any more.
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.recover(f, &c.lease)
-	c.recover(f, &c.tx)
-	for r := c.rows.head; r != nil; r = r.next {
-		if r.suspect() && r.watch.leak.Limit == 0 {
+	c.unnamed(f)
+}
+
+// unnamed takes back what only a detector had said.
+func (c *Conn) unnamed(f *findings) {
+	take := func(r *Resource) {
+		if r.suspect() && r.watch.leak.named {
 			c.recover(f, r)
 		}
+	}
+	take(&c.lease)
+	take(&c.tx)
+	for r := c.rows.head; r != nil; r = r.next {
+		take(r)
 	}
 }

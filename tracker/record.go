@@ -80,7 +80,7 @@ func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
 
 // suspectLocked reports whether a leak of this connection is open.
 func (c *Conn) suspectLocked() bool {
-	if c.leased && c.lease.suspect() || c.tx.id != 0 && c.tx.suspect() || c.seen.most != nil {
+	if c.lost.Load() || c.leased && c.lease.suspect() || c.tx.id != 0 && c.tx.suspect() || c.seen.most != nil {
 		return true
 	}
 	for r := c.rows.head; r != nil; r = r.next {
@@ -137,7 +137,7 @@ func (c *Conn) report(now time.Duration) Record {
 
 // lookLocked notes a change of the activity word on the tracker's clock.
 func (c *Conn) lookLocked(word uint64, now time.Duration) {
-	if word &^= FlagBits; word != c.seen.word || c.seen.at == 0 {
-		c.seen.word, c.seen.at, c.seen.fresh = word, now, true
+	if word &^= FlagBits; word != c.seen.word || !c.seen.looked {
+		c.seen.word, c.seen.at, c.seen.fresh, c.seen.looked = word, now, true, true
 	}
 }

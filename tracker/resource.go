@@ -52,15 +52,6 @@ func (r *Resource) see(now time.Duration) {
 // reaped.
 func (r *Resource) suspect() bool { return r.watch.id == r.id && r.watch.leak != nil }
 
-// cover notes that what was found covers the lease as well: it is not reported
-// on top unless it moves again.
-func (r *Resource) cover() {
-	if r.suspect() {
-		return
-	}
-	r.watch = watch{id: r.id, taken: true}
-}
-
 // list is an intrusive list of resources.
 type list struct {
 	head *Resource

@@ -113,38 +113,27 @@ func (t *Tracker) stats(only *Pool) Stats {
 	var s Stats
 	t.mu.Lock()
 	now := t.now()
-	if only == nil {
-		r := &t.retired
-		s.Created, s.Expired, s.Recycled = r.created, r.expired, r.recycled
-		s.LeakedDetected, s.Proven, s.Recovered, s.Reaped = r.leaked, r.proven, r.recovered, r.reaped
-		s.ForceClosed = r.forceClosed
-		s.Reused = r.reused
-	}
-	count := func(p *Pool) {
-		n := &p.n
-		// Outcomes before causes, so that no snapshot shows more of them.
-		s.Reaped += n.reaped.Load()
-		s.Recovered += n.recovered.Load()
-		s.Proven += n.proven.Load()
-		s.LeakedDetected += n.leaked.Load()
-		s.Created += n.created.Load()
-		s.Expired += n.expired.Load()
-		s.Recycled += n.recycled.Load()
-		s.ForceClosed += n.forceClosed.Load()
-		s.Reused += n.reused
-		for _, m := range p.missing {
-			if !slices.Contains(s.Missing, m) {
-				s.Missing = append(s.Missing, m)
-			}
-		}
-	}
+	n := &t.n
 	if only != nil {
-		count(only)
-	} else {
-		for _, p := range t.pools {
-			count(p)
+		n = &only.n
+	}
+	// Outcomes before causes, so that no snapshot shows more of them.
+	s.Reaped = n.reaped.Load()
+	s.Recovered = n.recovered.Load()
+	s.Proven = n.proven.Load()
+	s.LeakedDetected = n.leaked.Load()
+	s.Created = n.created.Load()
+	s.Expired = n.expired.Load()
+	s.Recycled = n.recycled.Load()
+	s.ForceClosed = n.forceClosed.Load()
+	s.Reused = n.reused
+	for _, p := range t.pools {
+		if only == nil || p == only {
+			s.Missing = append(s.Missing, p.missing...)
 		}
 	}
+	slices.Sort(s.Missing)
+	s.Missing = slices.Compact(s.Missing)
 	records := make([]Record, 0, len(t.conns))
 	for _, c := range t.conns {
 		if only != nil && c.pool != only {
@@ -181,7 +170,7 @@ func (t *Tracker) stats(only *Pool) Stats {
 			continue
 		}
 		s.LeakDetection.ConnectionHistorySize++
-		if e.Type == EventSuspect || e.Type == EventProven {
+		if e.news {
 			s.LeakDetection.RecentLeakAlerts++
 		}
 	}

@@ -2,7 +2,6 @@ package tracker
 
 import (
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,14 +33,14 @@ type Tracker struct {
 	wake       chan struct{}
 	reaper     *reaper       // the running one, nil if there is none
 	stopped    chan struct{} // closed when the last reaper has ended
-	retired    retired
+	watched    int           // connections of pools that need the reaper
 
-	closers sync.WaitGroup // closings on goroutines of their own
-}
+	n counters // of all pools, those that are gone included
 
-// retired keeps what counters of pools that are gone had reached.
-type retired struct {
-	created, leaked, proven, recovered, reaped, recycled, expired, forceClosed, reused uint64
+	// Closings on goroutines of their own. Not a WaitGroup: they begin while
+	// others wait.
+	closing int
+	closed  chan struct{} // closed with the last one, nil if nobody waits
 }
 
 // Options are for New.
@@ -81,11 +80,35 @@ func (t *Tracker) Go(f func()) {
 		f()
 		return
 	}
-	t.closers.Add(1)
+	t.mu.Lock()
+	t.closing++
+	t.mu.Unlock()
 	go func() {
-		defer t.closers.Done()
+		defer func() {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			if t.closing--; t.closing == 0 && t.closed != nil {
+				close(t.closed)
+				t.closed = nil
+			}
+		}()
 		f()
 	}()
+}
+
+// awaitClosings waits until no closing is under way.
+func (t *Tracker) awaitClosings() {
+	t.mu.Lock()
+	if t.closing == 0 {
+		t.mu.Unlock()
+		return
+	}
+	if t.closed == nil {
+		t.closed = make(chan struct{})
+	}
+	closed := t.closed
+	t.mu.Unlock()
+	<-closed
 }
 
 // Detector judges a connection beside the built-in criteria and returns why it
@@ -113,6 +136,8 @@ func (t *Tracker) AddDetector(d Detector) (cancel func()) {
 		for i, e := range t.detectors {
 			if e == entry {
 				t.detectors = append(t.detectors[:i:i], t.detectors[i+1:]...)
+				t.epoch++
+				t.poke()
 				return
 			}
 		}
@@ -127,16 +152,19 @@ func (t *Tracker) add(c *Conn) {
 	c.slot = len(t.conns)
 	t.conns = append(t.conns, c)
 	c.pool.open++
-	c.pool.n.created.Add(1)
+	if c.pool.watched() {
+		t.watched++
+	}
+	c.pool.count(func(n *counters) { n.created.Add(1) })
 	t.startLocked(c.pool)
 }
 
-// remove reports whether c was still registered.
-func (t *Tracker) remove(c *Conn) bool {
+// remove reports whether c was still registered, and what it leaves open.
+func (t *Tracker) remove(c *Conn) (removed bool, most *Leak) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c.slot < 0 {
-		return false
+		return false, nil
 	}
 	last := len(t.conns) - 1
 	t.conns[c.slot] = t.conns[last]
@@ -146,36 +174,29 @@ func (t *Tracker) remove(c *Conn) bool {
 	c.slot = -1
 	c.pool.open--
 	c.mu.Lock()
-	c.pool.n.reused += reused(c.accesses)
+	again := reused(c.accesses)
 	c.mu.Unlock()
+	c.pool.count(func(n *counters) { n.reused += again })
+	most, c.seen.most = c.seen.most, nil
 	t.dropPoolLocked(c.pool)
-	if last == 0 && t.reaper != nil {
-		close(t.reaper.quit) // nothing left to watch
-		t.reaper = nil
+	if c.pool.watched() {
+		if t.watched--; t.watched == 0 && t.reaper != nil {
+			close(t.reaper.quit) // nothing left to watch
+			t.reaper = nil
+		}
 	}
-	return true
+	return true, most
 }
 
 // reused counts the leases of a connection that had one before.
 func reused(accesses int64) uint64 { return uint64(max(accesses-1, 0)) }
 
-// dropPoolLocked forgets a closed pool without connections, and keeps its
-// counts.
+// dropPoolLocked forgets a closed pool without connections.
 func (t *Tracker) dropPoolLocked(p *Pool) {
 	if !p.closed || p.open > 0 || t.pools[p.name] != p {
 		return
 	}
 	delete(t.pools, p.name)
-	r, n := &t.retired, &p.n
-	r.created += n.created.Load()
-	r.leaked += n.leaked.Load()
-	r.proven += n.proven.Load()
-	r.recovered += n.recovered.Load()
-	r.reaped += n.reaped.Load()
-	r.recycled += n.recycled.Load()
-	r.expired += n.expired.Load()
-	r.forceClosed += n.forceClosed.Load()
-	r.reused += n.reused
 	t.countLeaseListenersLocked()
 }
 
@@ -184,7 +205,7 @@ func (t *Tracker) dropPoolLocked(p *Pool) {
 func (t *Tracker) countLeaseListenersLocked() {
 	want := t.queue.subscribed()
 	for _, p := range t.pools {
-		want = want || p.wantsDebug()
+		want = want || p.debug
 	}
 	t.leaseEvents.Store(want)
 }
@@ -195,12 +216,6 @@ func (t *Tracker) poke() {
 	case t.wake <- struct{}{}:
 	default:
 	}
-}
-
-// wantsDebug reports whether the pool's own logger takes debug lines. It is
-// asked when a pool opens or closes, not for every event.
-func (p *Pool) wantsDebug() bool {
-	return p.logger != nil && p.logger.Enabled(logContext, slog.LevelDebug)
 }
 
 // Close waits until the reaper has ended and all closings are done, for a
@@ -216,7 +231,7 @@ func (t *Tracker) Close() {
 	if stopped != nil {
 		<-stopped
 	}
-	t.closers.Wait()
+	t.awaitClosings()
 }
 
 // now is the tracker's time, for reports.

@@ -211,8 +211,8 @@ func (s Stmt) Columns() int {
 // https://www.sqlite.org/c3ref/reset.html
 func (s Stmt) Reset() { s.ResetCode() }
 
-// ResetCode is Reset with SQLite's result code, 0 for success and when it is not
-// known.
+// ResetCode is Reset with SQLite's extended result code, 0 for success and when
+// it is not known.
 //
 // After a statement that the driver's Exec stepped only to its first row, such as
 // an INSERT ... RETURNING, the code is the only report of a failed commit: a

@@ -31,6 +31,8 @@ extern WEAK void sqlite3_mutex_enter(sqlite3_mutex*);     // c3ref/mutex_alloc.h
 extern WEAK void sqlite3_mutex_leave(sqlite3_mutex*);     // c3ref/mutex_alloc.html
 extern WEAK int sqlite3_column_count(sqlite3_stmt*);      // c3ref/column_count.html
 extern WEAK int sqlite3_reset(sqlite3_stmt*);             // c3ref/reset.html
+extern WEAK sqlite3 *sqlite3_db_handle(sqlite3_stmt*);    // c3ref/db_handle.html
+extern WEAK int sqlite3_extended_errcode(sqlite3*);       // c3ref/errcode.html
 extern WEAK int sqlite3_stmt_readonly(sqlite3_stmt*);     // c3ref/stmt_readonly.html
 extern WEAK int sqlite3_prepare_v2(sqlite3*, const char*, int, sqlite3_stmt**, const char**); // c3ref/prepare.html
 extern WEAK int sqlite3_bind_parameter_count(sqlite3_stmt*); // c3ref/bind_parameter_count.html
@@ -45,7 +47,8 @@ static const char *capi_missing(int i) {
 		FN(sqlite3_next_stmt), FN(sqlite3_stmt_busy), FN(sqlite3_sql),
 		FN(sqlite3_db_status), FN(sqlite3_db_release_memory), FN(sqlite3_db_mutex),
 		FN(sqlite3_mutex_enter), FN(sqlite3_mutex_leave), FN(sqlite3_column_count),
-		FN(sqlite3_reset), FN(sqlite3_stmt_readonly), FN(sqlite3_prepare_v2),
+		FN(sqlite3_reset), FN(sqlite3_db_handle), FN(sqlite3_extended_errcode),
+		FN(sqlite3_stmt_readonly), FN(sqlite3_prepare_v2),
 		FN(sqlite3_bind_parameter_count), FN(sqlite3_finalize),
 	};
 	#undef FN
@@ -129,7 +132,10 @@ static int capi_columns(sqlite3_stmt *s) {
 }
 
 static int capi_reset(sqlite3_stmt *s) {
-	return sqlite3_reset ? sqlite3_reset(s) : 0;
+	int rc = sqlite3_reset ? sqlite3_reset(s) : 0;
+	if (rc && sqlite3_db_handle && sqlite3_extended_errcode)
+		rc = sqlite3_extended_errcode(sqlite3_db_handle(s));
+	return rc;
 }
 
 static int capi_readonly(sqlite3_stmt *s) {

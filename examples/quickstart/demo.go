@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	leakguard "github.com/sqlite-leakguard/sqlite-leakguard"
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// demonstrate runs the shop and the mistakes. An empty dsn is a new file in a
+// temporary folder.
+func demonstrate(out io.Writer, dsn string) error {
+	if dsn == "" {
+		folder, err := os.MkdirTemp("", "leakguard-quickstart-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(folder)
+		dsn = "file:" + uriPath(filepath.Join(folder, "shop.db"))
+	}
+	dsn = with(dsn, "_journal_mode=WAL", "_foreign_keys=on", "_txlock=immediate")
+	ctx := context.Background()
+
+	// The shop runs under the default limits.
+	db, err := open(with(dsn, "_busy_timeout=10000", "_leakguard_name=shop"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := needFile(ctx, db); err != nil {
+		return err
+	}
+	w := newWatch()
+	defer w.cancel()
+	if err := openShop(ctx, db); err != nil {
+		return use("cannot create the shop's tables: %v", err)
+	}
+	start := time.Now()
+	orders, err := trade(ctx, db)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "A shop: %d customers placed %d orders in %v, and the stock adds up.\nLeaks found: %d\n",
+		customers, orders, time.Since(start).Round(time.Millisecond), w.others(nil))
+
+	// What forgets runs in a pool of its own with short limits, so that nobody
+	// has to wait for minutes.
+	short := with(dsn, "_leakguard_name=hasty", "_leakguard_leak_after=300ms", "_leakguard_check_interval=100ms")
+	hasty, err := open(short)
+	if err != nil {
+		return err
+	}
+	defer hasty.Close()
+	tx, plants, err := forget(ctx, hasty)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nNow one of each kind is forgotten, with leak_after %v:\n\n", leakAfter(short))
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, p := range plants {
+		fmt.Fprintf(table, "  planted\t%v\t%s\t%s\n", p.site, p.kind, p.what)
+	}
+	table.Flush()
+	probe, err := open(with(dsn, "_busy_timeout=50", "_leakguard_name=probe"))
+	if err != nil {
+		return err
+	}
+	defer probe.Close()
+	fmt.Fprintf(out, "\nMeanwhile:\n")
+	inspectLocks(ctx, out, probe)
+
+	w.until(plants)
+	fmt.Fprintf(out, "\nThe guard:\n\n")
+	for _, p := range plants {
+		if t := w.of(p); t != nil {
+			fmt.Fprintf(table, "  found\t%s\t%s\t%s\t%s\n", t.from, t.leak.Kind, t.leak.Reason, outcome(p, t))
+		}
+	}
+	table.Flush()
+	if n := w.others(plants); n > 0 {
+		fmt.Fprintf(out, "  and %d more that nobody planted: see the report\n", n)
+	}
+
+	fmt.Fprintf(out, "\nAfterwards:\n")
+	commit := tx.Commit()
+	fmt.Fprintf(out, "  late Commit         %v\n", commit)
+	writes, resets := inspectLocks(ctx, out, probe)
+	fmt.Fprintln(out)
+	if _, err := tracker.Default().WriteTo(out); err != nil {
+		return err
+	}
+	return verdict(out, w, plants, commit, writes, resets)
+}
+
+// verdict is the exit code in words.
+func verdict(out io.Writer, w *watch, plants []plant, commit, writes, resets error) error {
+	for _, p := range plants {
+		if wrong := w.check(p, plants); wrong != "" {
+			return errors.New(wrong)
+		}
+	}
+	switch {
+	case !errors.Is(commit, leakguard.ErrReaped):
+		return fmt.Errorf("the late Commit returned %v, not an error that says why", commit)
+	case writes != nil:
+		return fmt.Errorf("after reaping, a writer fails: %w", writes)
+	case resets != nil:
+		return fmt.Errorf("after reaping, the checkpoint fails: %w", resets)
+	}
+	fmt.Fprintf(out, "\nAll %d planted leaks were found at the right line.\n", len(plants))
+	return nil
+}
+
+// forget plants one of each kind.
+func forget(ctx context.Context, db *sql.DB) (tx *sql.Tx, plants []plant, err error) {
+	for _, f := range []func(context.Context, *sql.DB) (plant, error){
+		forgetRows,
+		forgetConn,
+		func(ctx context.Context, db *sql.DB) (p plant, err error) {
+			p, tx, err = forgetTx(ctx, db)
+			return p, err
+		},
+		// These two give their connection back, so whoever comes next may get it.
+		forgetStatement,
+		forgetRawBegin,
+	} {
+		p, err := f(ctx, db)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%v: %w", p, err)
+		}
+		plants = append(plants, p)
+	}
+	return tx, plants, nil
+}
+
+// open opens a guarded pool. An error in a _leakguard key comes from here.
+func open(dsn string) (*sql.DB, error) {
+	cfg, err := leakguard.ParseDSN(dsn)
+	if err != nil {
+		return nil, use("%v", err)
+	}
+	if cfg.Mode != tracker.Enforce {
+		return nil, use("the DSN sets _leakguard=%v: want enforce, or nothing is undone", cfg.Mode)
+	}
+	return sql.Open("sqlite-leakguard", dsn)
+}
+
+// leakAfter returns the limit that a DSN sets.
+func leakAfter(dsn string) time.Duration {
+	cfg, _ := leakguard.ParseDSN(dsn) // open has taken it
+	return cfg.Policy.LeakAfter
+}
+
+// outcome says what became of a leak.
+func outcome(p plant, t *told) string {
+	switch {
+	case t.last == tracker.EventReaped:
+		return p.undone
+	case p.undone == "":
+		return "reported: it holds nothing but its place in the pool"
+	}
+	return "still " + t.last.String()
+}
+
+// inspectLocks tries to write and to reset the WAL.
+func inspectLocks(ctx context.Context, out io.Writer, db *sql.DB) (writes, resets error) {
+	_, writes = db.ExecContext(ctx, `UPDATE shop_products SET stock = stock WHERE id = 1`)
+	fmt.Fprintf(out, "  a writer            %s\n", either(writes, "works"))
+	var busy, frames, done int
+	resets = db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &done)
+	if resets == nil && busy != 0 {
+		resets = errors.New("busy=1: the WAL cannot be reset")
+	}
+	fmt.Fprintf(out, "  the WAL checkpoint  %s\n", either(resets, "works (busy=0)"))
+	return writes, resets
+}
+
+func either(err error, fine string) string {
+	if err != nil {
+		return err.Error()
+	}
+	return fine
+}
+
+// needFile refuses databases in memory: there is no WAL, and each connection
+// may have one of its own.
+func needFile(ctx context.Context, db *sql.DB) error {
+	var file string
+	err := db.QueryRowContext(ctx, `SELECT file FROM pragma_database_list WHERE name = 'main'`).Scan(&file)
+	if err != nil {
+		return use("cannot open the database: %v", err)
+	}
+	if file == "" {
+		return use("the DSN leads to a database in memory: a file is needed")
+	}
+	return nil
+}
+
+// with adds the parameters whose key the DSN does not have.
+func with(dsn string, params ...string) string {
+	for _, p := range params {
+		key, _, _ := strings.Cut(p, "=")
+		_, query, has := strings.Cut(dsn, "?")
+		switch {
+		case strings.Contains("&"+query, "&"+key+"="):
+		case has:
+			dsn += "&" + p
+		default:
+			dsn += "?" + p
+		}
+	}
+	return dsn
+}

@@ -1,0 +1,405 @@
+package tracker
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+)
+
+// WriteTo writes a report for a person: the open suspects grouped by the call
+// that opened them, each group with its stack; then the leaks in the history
+// that were undone or came back, and what was done; then the open connections,
+// one line each; then the counters. It is plain text without escape codes.
+//
+// The parts are read one after the other, so a leak that is undone meanwhile
+// may be missing or show up twice. SQL texts are shortened, and otherwise shown
+// as they are.
+func (t *Tracker) WriteTo(w io.Writer) (int64, error) {
+	r := report{now: t.clock.at(t.now()), stats: t.Stats(), connections: t.lines()}
+	var lost []string
+	r.suspects, lost = t.openLeaks()
+	r.read(t.History(), lost)
+	r.write()
+	var out bytes.Buffer
+	for l := range bytes.Lines(r.Bytes()) {
+		out.Write(bytes.TrimRight(l, " \n"))
+		out.WriteByte('\n')
+	}
+	return out.WriteTo(w)
+}
+
+// report is one report while it is made.
+type report struct {
+	bytes.Buffer
+	now         time.Time
+	stats       Stats
+	suspects    []*Leak
+	settled     []settled
+	connections []connLine
+}
+
+// settled is a leak that is over.
+type settled struct {
+	leak    *Leak
+	at      time.Time
+	outcome string
+}
+
+// connLine is one open connection. covered says that what its lease held was
+// undone and that the holder has not let go.
+type connLine struct {
+	Record
+	covered bool
+}
+
+// lines returns the open connections as Stats sorts them.
+func (t *Tracker) lines() []connLine {
+	t.mu.Lock()
+	now := t.now()
+	out := make([]connLine, 0, len(t.conns))
+	for _, c := range t.conns {
+		l := connLine{Record: c.report(now)}
+		c.mu.Lock()
+		w := &c.lease.watch
+		l.covered = c.leased && w.id == c.lease.id && w.taken && w.leak == nil
+		c.mu.Unlock()
+		out = append(out, l)
+	}
+	t.mu.Unlock()
+	slices.SortStableFunc(out, func(a, b connLine) int {
+		return cmp.Or(byLease(a.Record, b.Record), strings.Compare(a.ConnectionID, b.ConnectionID))
+	})
+	return out
+}
+
+// openLeaks returns the leaks that are neither undone nor recovered, and the
+// connections that nobody may touch any more.
+func (t *Tracker) openLeaks() (leaks []*Leak, lost []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.conns {
+		c.mu.Lock()
+		add := func(r *Resource) {
+			if r.id != 0 && r.suspect() {
+				leaks = append(leaks, r.watch.leak)
+			}
+		}
+		if c.leased {
+			add(&c.lease)
+		}
+		add(&c.tx)
+		for r := c.rows.head; r != nil; r = r.next {
+			add(r)
+		}
+		for r := c.stmts.head; r != nil; r = r.next {
+			add(r)
+		}
+		if c.seen.most != nil {
+			leaks = append(leaks, c.seen.most)
+		}
+		c.mu.Unlock()
+		if c.lost.Load() {
+			lost = append(lost, c.id)
+		}
+	}
+	return leaks, lost
+}
+
+// read takes from the history what is over. The suspicion of a lost connection
+// is not kept with its record, so it comes from here as well.
+func (r *report) read(history []Event, lost []string) {
+	index := make(map[uint64]int)
+	for _, e := range history {
+		if !e.leak() {
+			continue
+		}
+		s := settled{leak: e.Leak, at: e.Time}
+		switch {
+		case e.Type == EventReaped:
+			s.outcome = undone(e.Leak.Kind)
+		case e.Type == EventRecovered:
+			s.outcome = "came back by itself"
+		case e.Leak.Reason != ReasonPanic:
+			continue
+		case slices.Contains(lost, e.ConnectionID):
+			r.suspects = append(r.suspects, e.Leak)
+			continue
+		default:
+			s.outcome = "given up"
+		}
+		if i, ok := index[s.leak.ID]; ok {
+			r.settled[i] = s
+			continue
+		}
+		index[s.leak.ID] = len(r.settled)
+		r.settled = append(r.settled, s)
+	}
+}
+
+// undone words what the guard does to a kind of resource.
+func undone(k Kind) string {
+	if k == KindTransaction {
+		return "rolled back"
+	}
+	return "closed"
+}
+
+func (r *report) write() {
+	s := &r.stats
+	fmt.Fprintf(r, "leakguard report, %s\n", r.now.Format("2006-01-02 15:04:05"))
+	fmt.Fprintf(r, "%s (%d leased, %d idle), %s, %s, %s\n",
+		many(s.TotalConnections, "open connection"), s.ActiveConnections, s.PoolSize,
+		many(s.OpenTransactions, "transaction"), many(s.OpenRows, "result set"), many(s.OpenStatements, "statement"))
+	if len(s.Missing) > 0 {
+		fmt.Fprintf(r, "missing here: %s\n", printable(strings.Join(s.Missing, ", ")))
+	}
+	r.writeSuspects()
+	r.writeSettled()
+	r.writeConnections()
+	r.writeCounters()
+}
+
+// siteKey is what leaks are grouped by.
+type siteKey struct {
+	frame  Frame
+	kind   Kind
+	reason Reason
+}
+
+func siteOf(l *Leak) siteKey { return siteKey{l.Site(), l.Kind, l.Reason} }
+
+// grouped returns the leaks by site, the largest group first and in each the
+// oldest leak first.
+func grouped[T any](all []T, leak func(T) *Leak) [][]T {
+	groups := make(map[siteKey][]T)
+	for _, one := range all {
+		key := siteOf(leak(one))
+		groups[key] = append(groups[key], one)
+	}
+	out := make([][]T, 0, len(groups))
+	for _, g := range groups {
+		slices.SortFunc(g, func(a, b T) int { return byAge(leak(a), leak(b)) })
+		out = append(out, g)
+	}
+	slices.SortFunc(out, func(a, b []T) int {
+		return cmp.Or(len(b)-len(a), byAge(leak(a[0]), leak(b[0])))
+	})
+	return out
+}
+
+func byAge(a, b *Leak) int {
+	return cmp.Or(a.OpenedAt.Compare(b.OpenedAt), cmp.Compare(a.ID, b.ID))
+}
+
+func (r *report) writeSuspects() {
+	if len(r.suspects) == 0 {
+		if r.stats.LeakedDetected == 0 && len(r.settled) == 0 {
+			r.WriteString("\nno leaks\n")
+			return
+		}
+		r.WriteString("\nno open suspects\n")
+		return
+	}
+	groups := grouped(r.suspects, func(l *Leak) *Leak { return l })
+	fmt.Fprintf(r, "\n%s, at %s\n", many(len(r.suspects), "open suspect"), many(len(groups), "site"))
+	for _, g := range groups {
+		l := g[0]
+		fmt.Fprintf(r, "\n  %d x %s at %s: %s\n", len(g), l.Kind, printable(l.Site().String()), limitText(l))
+		r.detail("connection", connectionsOf(g))
+		label := "age"
+		if len(g) > 1 {
+			label = "oldest"
+		}
+		r.detail(label, r.ages(l))
+		if l.Level > 1 {
+			r.detail("level", fmt.Sprint(l.Level))
+		}
+		r.detail("query", shorten(l.Query, 100))
+		if l.Exempt != "" {
+			r.detail("exempt", l.Exempt)
+		}
+		r.detail("kept", l.Kept)
+		for i, f := range userFrames(l.Stack) {
+			if label = ""; i == 0 {
+				label = "stack"
+			}
+			fmt.Fprintf(r, "      %-10s  %s  %s\n", label, printable(f.String()), printable(f.Function))
+		}
+	}
+}
+
+// connectionsOf names the connections of a group, the first few of many.
+func connectionsOf(g []*Leak) string {
+	var ids []string
+	for _, l := range g {
+		if !slices.Contains(ids, l.ConnectionID) {
+			ids = append(ids, l.ConnectionID)
+		}
+	}
+	if n := len(ids) - 5; n > 1 {
+		return fmt.Sprintf("%s and %d more", strings.Join(ids[:5], ", "), n)
+	}
+	return strings.Join(ids, ", ")
+}
+
+// detail writes one labelled line, none if there is nothing to say.
+func (r *report) detail(label, text string) {
+	if text != "" {
+		fmt.Fprintf(r, "      %-10s  %s\n", label, printable(text))
+	}
+}
+
+// ages says how old a suspect is by now. It has not moved since it was found,
+// or it would have recovered.
+func (r *report) ages(l *Leak) string {
+	age := r.now.Sub(l.OpenedAt)
+	if l.Reason == ReasonMaxStatements || l.Reason == ReasonPanic {
+		return ageText(age)
+	}
+	return fmt.Sprintf("%s, idle for %s", ageText(age), ageText(l.Idle+age-l.Age))
+}
+
+// ageText leaves out what nobody acts on.
+func ageText(d time.Duration) string {
+	if d < time.Second {
+		return d.Round(time.Millisecond).String()
+	}
+	return round(d).String()
+}
+
+// limitText names the reason and what it was measured against.
+func limitText(l *Leak) string {
+	switch {
+	case l.Limit > 0:
+		return fmt.Sprintf("%s (limit %v)", printable(string(l.Reason)), l.Limit)
+	case l.Count > 0:
+		return fmt.Sprintf("%s (open %d times)", l.Reason, l.Count)
+	}
+	return printable(string(l.Reason))
+}
+
+// userFrames are the frames of a stack without the guard's own at the top and
+// the runtime's at the bottom.
+func userFrames(s Stack) []Frame {
+	frames := s.Frames()
+	for len(frames) > 0 && internalFrame(frames[0]) {
+		frames = frames[1:]
+	}
+	for len(frames) > 0 && strings.HasPrefix(frames[len(frames)-1].Function, "runtime.") {
+		frames = frames[:len(frames)-1]
+	}
+	return frames
+}
+
+func (r *report) writeSettled() {
+	found := r.stats.LeakedDetected
+	if len(r.settled) == 0 {
+		if found > uint64(len(r.suspects)) {
+			fmt.Fprintf(r, "\n%s in all; the history does not reach back to those that are over\n", many(found, "leak"))
+		}
+		return
+	}
+	fmt.Fprintf(r, "\n%s in the history (%s found in all)\n\n", many(len(r.settled), "leak that is over", "leaks that are over"), many(found, "leak"))
+	tw := tabwriter.NewWriter(r, 0, 0, 2, ' ', 0)
+	for _, g := range grouped(r.settled, func(s settled) *Leak { return s.leak }) {
+		var names []string
+		count := make(map[string]int)
+		var last time.Time
+		for _, s := range g {
+			if count[s.outcome]++; count[s.outcome] == 1 {
+				names = append(names, s.outcome)
+			}
+			if s.at.After(last) {
+				last = s.at
+			}
+		}
+		for i, name := range names {
+			if len(g) > 1 {
+				names[i] = fmt.Sprintf("%d %s", count[name], name)
+			}
+		}
+		l := g[0].leak
+		fmt.Fprintf(tw, "  %d x %s\tat %s\t%s\t%s\tlast %s\t%s\n", len(g), l.Kind, printable(l.Site().String()),
+			limitText(l), strings.Join(names, ", "), last.Format("15:04:05"), printable(shorten(l.Query, 60)))
+	}
+	tw.Flush()
+}
+
+func (r *report) writeConnections() {
+	if len(r.connections) == 0 {
+		r.WriteString("\nno open connections\n")
+		return
+	}
+	fmt.Fprintf(r, "\n%s\n\n", many(len(r.connections), "open connection"))
+	tw := tabwriter.NewWriter(r, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "  connection\tstate\tage\tidle\tlevel\ttx age\taccesses\tsite\tquery")
+	covered := false
+	for _, c := range r.connections {
+		state, txAge, site := c.State(), "-", "-"
+		if c.covered {
+			state, covered = state+"*", true
+		}
+		if c.TransactionLevel > 0 {
+			txAge = ageText(c.TxAge)
+		}
+		if len(c.Stack) > 0 {
+			site = c.Stack.Site().String()
+		}
+		fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\n", printable(c.ConnectionID), state, ageText(c.Age), ageText(c.Idle),
+			c.TransactionLevel, txAge, c.Accesses, printable(site), printable(shorten(c.Query, 60)))
+	}
+	tw.Flush()
+	if covered {
+		r.WriteString("  * what the lease held was undone; the pool gets the slot back when the holder lets go\n")
+	}
+}
+
+// writeCounters uses the names of the JSON form, so that both can be compared.
+func (r *report) writeCounters() {
+	s := &r.stats
+	r.WriteString("\ncounters\n\n")
+	tw := tabwriter.NewWriter(r, 0, 0, 2, ' ', 0)
+	for _, row := range [][]struct {
+		name  string
+		value uint64
+	}{
+		{{"leaked_detected", s.LeakedDetected}, {"proven", s.Proven}, {"recovered", s.Recovered}, {"reaped", s.Reaped}},
+		{{"created", s.Created}, {"reused", s.Reused}, {"expired", s.Expired}, {"recycled", s.Recycled}},
+		{{"force_closed", s.ForceClosed}, {"aggressive_cleanups", s.AggressiveCleanups}, {"events_dropped", s.EventsDropped}, {"callback_panics", s.CallbackPanics}},
+	} {
+		for _, c := range row {
+			fmt.Fprintf(tw, "  %s\t%d\t", c.name, c.value)
+		}
+		fmt.Fprintln(tw)
+	}
+	tw.Flush()
+}
+
+// many counts a noun: "1 leak", "2 leaks".
+func many[N int | uint64](n N, one string, more ...string) string {
+	word := one
+	if n != 1 {
+		word += "s"
+		if len(more) > 0 {
+			word = more[0]
+		}
+	}
+	return fmt.Sprintf("%d %s", n, word)
+}
+
+// printable takes out what a terminal or the layout could take for an order: names,
+// reasons and queries are other people's text.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return '?'
+		}
+		return c
+	}, s)
+}
