@@ -217,6 +217,10 @@ func (b *bank) report(tr transfer, err error) {
 	}
 	b.failed[tr.id] = err.Error()
 	b.errors[b.class(err)]++
+	var reaped *ReapedError
+	if errors.As(err, &reaped) && reaped.Leak.Kind == tracker.KindConnection && reaped.Leak.Reason != tracker.ReasonLeakAfter {
+		b.t.Errorf("a program was given a connection that the guard had closed: %v", err)
+	}
 }
 
 // class names an error for the log.

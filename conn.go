@@ -32,6 +32,8 @@ type conn struct {
 	busyHandler, progress bool
 	// discard: not fit for the pool; IsValid says so at check-in.
 	discard bool
+	// closed: Close was called.
+	closed bool
 	// recycled: IsValid gave it up for a limit, Close is next.
 	recycled bool
 	// raw: the real connection was handed out in this lease.
@@ -118,9 +120,9 @@ func (c *conn) enterText(f uint64, class textClass, query string) (rest string, 
 	case c.ownRollback(f, class):
 		return "", true, c.leave(nil)
 	case f == tombed && class&textRollback != 0:
-		rest, done = c.rollbackText(class, query)
+		rest, done, err = c.rollbackText(class, query)
 		if done {
-			err = c.leave(nil)
+			err = c.leave(err)
 		}
 		return rest, done, err
 	}
@@ -403,6 +405,9 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err := c.enter(ctx); err != nil {
 		return nil, err
 	}
+	if c.raw.Load() {
+		c.sync()
+	}
 	class := classify(query)
 	restore := c.busyHandler && namesBusyTimeout(class, query)
 	if restore {
@@ -418,6 +423,9 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	}
 	s, err := c.openStmt(ctx, prepared, query)
 	if err = c.leave(err); err != nil {
+		if s != nil {
+			s.Close() // nobody else can
+		}
 		return nil, err
 	}
 	return s, nil

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"weak"
 
@@ -119,6 +120,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	n.gate.shared = c.traits.cacheGate(inner.GetFilename("main"))
 	n.session.start(n)
 	n.watch.c = n
+	runtime.AddCleanup(n, (*tracker.Conn).Dropped, n.rec)
 	n.startWaiting()
 	if c.sqlite.ConnectHook != nil {
 		n.sync()

@@ -1809,12 +1809,25 @@ var diffContexts = []diffScenario{
 		r.queryCtx(ctx, c, "COMMIT; SELECT 1")
 		r.queryCtx(ctx, c, "SELECT * FROM nosuch")
 		r.queryCtx(ctx, c, "SELECT ?")
-		r.queryCtx(ctx, c, "-- nothing")
 		r.queryCtx(ctx, c, "-- nothing\n; SELEC")
+		for range 3 { // long enough for whoever watches contexts
+			rows, err := c.QueryContext(ctx, "SELECT 1 WHERE 5 IN (0"+strings.Repeat(",1", 300_000)+")")
+			r.err("a long text", err)
+			if err == nil {
+				rows.Close()
+			}
+		}
 		r.queryCtx(ctx, c, "INSERT INTO t VALUES (?, 'never') RETURNING a", 6)
 		r.scanCtx(ctx, c, "SELECT count(*) FROM t")
 		_, err := s.QueryContext(ctx)
 		r.err("query prepared", err)
+		late, err := c.PrepareContext(ctx, "SELECT count(*) FROM t")
+		r.err("prepare", err)
+		if err == nil {
+			r.stmtQuery(late)
+			r.check(late.Close())
+		}
+		r.err("ping", c.PingContext(ctx))
 		r.query(c, "SELECT * FROM t")
 		r.exec(c, "COMMIT")
 		r.check(s.Close())
@@ -3351,7 +3364,11 @@ func diffRandom(r *diffRec, db *sql.DB, rnd *rand.Rand) {
 		case 3, 4:
 			text, args := text()
 			if rnd.IntN(10) == 0 { // with Exec, go-sqlite3 may run it all the same
-				r.queryCtx(over, target(), text, args...)
+				opened, err := target().QueryContext(over, text, args...)
+				r.err("query "+text, err)
+				if err == nil { // an empty text; database/sql closes the rows when it likes
+					opened.Close()
+				}
 			} else {
 				r.queryCtx(ctx(), target(), text, args...)
 			}

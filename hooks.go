@@ -70,7 +70,7 @@ func (c *conn) sync() {
 
 // mayRecycle reports whether the connection may be given up for a limit now.
 func (c *conn) mayRecycle(reason tracker.Reason) bool {
-	if c.session.told || !c.rec.AllowRecycle() {
+	if c.session.told || !c.rec.MayRecycle() {
 		return false
 	}
 	if why := c.session.verify(c); why != "" {
@@ -78,6 +78,9 @@ func (c *conn) mayRecycle(reason tracker.Reason) bool {
 		c.rec.ReportKept(why)
 		c.db.ReleaseMemory()
 		return false
+	}
+	if !c.rec.AllowRecycle() {
+		return false // another one was faster
 	}
 	c.rec.Recycled(reason)
 	return true
@@ -102,14 +105,18 @@ func (c *conn) Close() error {
 		if c.txn.open {
 			c.endTx()
 		}
-		c.gone = driver.ErrBadConn
+		c.gone = errConnClosed
 		c.gate.set(dead)
 		theWatchdog.remove(&c.watch)
 		err = c.connector.closeHandle(c, c.recycled)
 	}
 	c.rec.Close()
+	first := !c.closed
+	c.closed = true
 	c.leave(nil)
-	c.gate.shared.drop()
+	if first {
+		c.gate.shared.drop()
+	}
 	return err
 }
 

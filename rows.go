@@ -160,6 +160,9 @@ func (r *rows) Next(dest []driver.Value) error {
 	}
 	c, st := r.c, r.st
 	st.res.Use()
+	if c.raw.Load() {
+		c.sync()
+	}
 	if st.ctx != nil && st.moved {
 		return c.leave(c.nextWatched(st, dest))
 	}

@@ -207,24 +207,29 @@ func (t *tomb) reapedBy(c *conn, verdict error) {
 // rollbackText answers a text that begins with ROLLBACK while there is a tomb:
 // it is the owner's own rollback and ends it. It returns what is left to run,
 // with done if nothing is. The connection is inside the gate.
-func (c *conn) rollbackText(class textClass, query string) (rest string, done bool) {
+func (c *conn) rollbackText(class textClass, query string) (rest string, done bool, err error) {
 	t := c.txn.tomb
-	c.exhume()
 	if !t.byGuard {
-		return query, false // SQLite has rolled back: its own error says so
+		c.exhume()
+		return query, false, nil // SQLite has rolled back: its own error says so
 	}
-	if c.discard && !c.inner.AutoCommit() {
-		return query, false // the guard's ROLLBACK failed; maybe this one does not
+	if !c.inner.AutoCommit() {
+		// The guard's ROLLBACK failed. If this one does as well, the
+		// transaction stays open behind its tomb.
+		if _, err := c.inner.ExecContext(context.Background(), "ROLLBACK", nil); err != nil {
+			return "", true, err
+		}
 	}
+	c.exhume()
 	if class&textMulti == 0 {
-		return "", true
+		return "", true, nil
 	}
 	end, _, ok := capi.StatementEnd(c.db, query)
 	if !ok {
-		return query, false
+		return query, false, nil
 	}
 	rest = strings.TrimSpace(query[end:])
-	return rest, rest == ""
+	return rest, rest == "", nil
 }
 
 // ownRollback reports whether a text is the rollback of a transaction that was

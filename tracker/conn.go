@@ -315,8 +315,11 @@ func (c *Conn) ReportKept(why string) {
 	}
 }
 
+// MayRecycle reports whether AllowRecycle would allow it now.
+func (c *Conn) MayRecycle() bool { return c.pool.mayRecycle() }
+
 // AllowRecycle reports whether the pool may lose this connection now: at most
-// one in each CheckInterval.
+// one in each CheckInterval, and this is the one.
 func (c *Conn) AllowRecycle() bool { return c.pool.allowRecycle() }
 
 // Recycled counts and tells that policy replaces the connection.
@@ -424,6 +427,14 @@ func (c *Conn) Close() {
 	}
 	if removed {
 		c.emit(EventClosed)
+	}
+}
+
+// Dropped removes the record of a connection that was collected without having
+// been closed.
+func (c *Conn) Dropped() {
+	if !c.OutOfBubble() {
+		c.Close()
 	}
 }
 

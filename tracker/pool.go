@@ -163,14 +163,16 @@ func (p *Pool) Records() []Record {
 	return p.tracker.records(p)
 }
 
-// allowRecycle reports whether CheckInterval has passed since the last one.
-func (p *Pool) allowRecycle() bool {
-	now := int64(p.tracker.clock.now()) + 1
+// mayRecycle reports whether CheckInterval has passed since the last one.
+func (p *Pool) mayRecycle() bool {
 	last := p.recycle.Load()
-	if last != 0 && time.Duration(now-last) < p.policy.Load().CheckInterval {
-		return false
-	}
-	return p.recycle.CompareAndSwap(last, now)
+	return last == 0 || p.tracker.clock.now()+1-time.Duration(last) >= p.policy.Load().CheckInterval
+}
+
+// allowRecycle is mayRecycle, once.
+func (p *Pool) allowRecycle() bool {
+	last := p.recycle.Load()
+	return p.mayRecycle() && p.recycle.CompareAndSwap(last, int64(p.tracker.clock.now())+1)
 }
 
 // Lacks adds what turned out to be missing to what Stats says.
