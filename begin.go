@@ -27,8 +27,7 @@ func (t *txStmts) run(c *conn, ctx context.Context, s *sqliteStmt, sql string) e
 			return lacking(prepared)
 		}
 	}
-	_, err := (*s).ExecContext(ctx, nil)
-	return err
+	return c.txExec(ctx, *s)
 }
 
 // begin runs BEGIN in the form that _txlock in the DSN asks for.

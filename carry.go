@@ -87,7 +87,7 @@ func (c *conn) carryInside(o *tracker.Order) (out tracker.Outcome) {
 		if !returned {
 			recover()
 			c.gate.set(busy)
-			c.rec.Lost()
+			c.lose()
 			out = tracker.Void
 		}
 		c.gate.release()
@@ -200,6 +200,15 @@ func (c *conn) carryCondemned(err error) error {
 	if o == nil {
 		return err
 	}
+	// The ROLLBACK below is nobody's to interrupt: without a current
+	// transaction none is sent, and behind take none is on its way.
+	c.current.Store(0)
+	c.gate.take(0)
+	defer func() {
+		if c.txn.open {
+			c.current.Store(c.txn.id)
+		}
+	}()
 	t := c.txn.tomb
 	switch {
 	case c.raw.Load():

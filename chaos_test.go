@@ -133,13 +133,15 @@ func newBank(t *testing.T, journal string, aborts bool) *bank {
 	}
 	b.raw.SetMaxOpenConns(1)
 	if _, err := b.raw.Exec(fmt.Sprintf(`
-		CREATE TABLE accounts(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL);
+		CREATE TABLE accounts(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL, transfer);
+		CREATE TABLE moves(transfer, account, amount);
+		CREATE TRIGGER moved AFTER UPDATE ON accounts BEGIN INSERT INTO moves VALUES(new.transfer, new.id, new.balance - old.balance); END;
 		CREATE TABLE journal(id INTEGER PRIMARY KEY, src, dst, amount, pad);
 		CREATE TABLE poison(id);
 		CREATE TABLE uniq(k INTEGER PRIMARY KEY);
 		CREATE TRIGGER no BEFORE INSERT ON uniq WHEN new.k < 0 BEGIN SELECT RAISE(ROLLBACK, 'no'); END;
 		INSERT INTO uniq VALUES(1);
-		WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM n LIMIT %d) INSERT INTO accounts SELECT i, %d FROM n`,
+		WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM n LIMIT %d) INSERT INTO accounts SELECT i, %d, 0 FROM n`,
 		accounts, startBalance)); err != nil {
 		t.Fatal(err)
 	}
@@ -202,8 +204,9 @@ func (b *bank) newTransfer(r *rand.Rand) transfer {
 	return t
 }
 
-// report notes what the program was told of a transfer.
-func (b *bank) report(tr transfer, err error) {
+// report notes what the program was told of a transfer; how says how it was
+// done.
+func (b *bank) report(tr transfer, how string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_, twice := b.committed[tr.id]
@@ -215,7 +218,7 @@ func (b *bank) report(tr transfer, err error) {
 		b.committed[tr.id] = tr
 		return
 	}
-	b.failed[tr.id] = err.Error()
+	b.failed[tr.id] = how + ": " + err.Error()
 	b.errors[b.class(err)]++
 	var reaped *ReapedError
 	if errors.As(err, &reaped) && reaped.Leak.Kind == tracker.KindConnection && reaped.Leak.Reason != tracker.ReasonLeakAfter {
@@ -273,7 +276,7 @@ func (b *bank) crowd() {
 	b.db.SetMaxOpenConns(14)
 	b.db.SetMaxIdleConns(8)
 	var err error
-	if b.move, err = b.db.Prepare("UPDATE accounts SET balance = balance + ? WHERE id = ?"); err != nil {
+	if b.move, err = b.db.Prepare(moveSQL); err != nil {
 		b.t.Error(err)
 		return
 	}
@@ -338,12 +341,15 @@ func (b *bank) work(r *rand.Rand) {
 	}
 }
 
+// moveSQL changes a balance: amount, transfer, account.
+const moveSQL = "UPDATE accounts SET balance = balance + ?, transfer = ? WHERE id = ?"
+
 // dealing is a transaction, begun one way or the other.
 type dealing interface {
 	exec(ctx context.Context, query string, args ...any) error
 	query(ctx context.Context, query string) (*sql.Rows, error)
-	// move changes a balance by a prepared statement.
-	move(ctx context.Context, amount, account int) error
+	// move runs moveSQL as a prepared statement.
+	move(ctx context.Context, args ...any) error
 	commit(ctx context.Context) error
 	rollback() error
 	// end gives back what is still held.
@@ -367,11 +373,11 @@ func (s *txSession) query(ctx context.Context, query string) (*sql.Rows, error) 
 	return s.tx.QueryContext(ctx, query)
 }
 
-func (s *txSession) move(ctx context.Context, amount, account int) error {
+func (s *txSession) move(ctx context.Context, args ...any) error {
 	if s.stmt == nil {
 		s.stmt = s.tx.StmtContext(ctx, s.b.move)
 	}
-	_, err := s.stmt.ExecContext(ctx, amount, account)
+	_, err := s.stmt.ExecContext(ctx, args...)
 	return err
 }
 
@@ -400,15 +406,15 @@ func (s *textSession) query(ctx context.Context, query string) (*sql.Rows, error
 	return s.sc.QueryContext(ctx, query)
 }
 
-func (s *textSession) move(ctx context.Context, amount, account int) error {
+func (s *textSession) move(ctx context.Context, args ...any) error {
 	if s.stmt == nil {
-		stmt, err := s.sc.PrepareContext(ctx, "UPDATE accounts SET balance = balance + ? WHERE id = ?")
+		stmt, err := s.sc.PrepareContext(ctx, moveSQL)
 		if err != nil {
 			return err
 		}
 		s.stmt = stmt
 	}
-	_, err := s.stmt.ExecContext(ctx, amount, account)
+	_, err := s.stmt.ExecContext(ctx, args...)
 	return err
 }
 
@@ -439,7 +445,8 @@ type deal struct {
 	s      dealing
 	ctx    context.Context
 	cancel context.CancelFunc
-	late   bool // it was forgotten once
+	late   bool   // it was forgotten once
+	how    string // it ended
 	wrote  bool
 
 	steps []step
@@ -493,7 +500,7 @@ func (b *bank) begin(r *rand.Rand) *deal {
 			}
 			begin := "BEGIN IMMEDIATE"
 			if r.IntN(3) == 0 {
-				begin = "SAVEPOINT s"
+				begin = "BEGIN" // not SAVEPOINT: it would join what somebody left in the pool
 			}
 			if _, err = sc.ExecContext(d.ctx, begin); err != nil {
 				if r.IntN(2) == 0 {
@@ -507,7 +514,7 @@ func (b *bank) begin(r *rand.Rand) *deal {
 	})
 	if err != nil {
 		d.cancel()
-		b.report(d.tr, err)
+		b.report(d.tr, "begin", err)
 		return nil
 	}
 	d.plan(r)
@@ -522,9 +529,9 @@ func (d *deal) plan(r *rand.Rand) {
 			d.wrote, d.clean = true, false
 			switch tr.id % 3 {
 			case 0:
-				return d.s.move(d.ctx, amount, account)
+				return d.s.move(d.ctx, amount, tr.id, account)
 			case 1:
-				rows, err := d.s.query(d.ctx, fmt.Sprintf("UPDATE accounts SET balance = balance + %d WHERE id = %d RETURNING balance", amount, account))
+				rows, err := d.s.query(d.ctx, fmt.Sprintf("UPDATE accounts SET balance = balance + %d, transfer = %d WHERE id = %d RETURNING balance", amount, tr.id, account))
 				if err != nil {
 					return err
 				}
@@ -540,7 +547,7 @@ func (d *deal) plan(r *rand.Rand) {
 				}
 				return nil
 			default:
-				return d.s.exec(d.ctx, "UPDATE accounts SET balance = balance + ? WHERE id = ?", amount, account)
+				return d.s.exec(d.ctx, moveSQL, amount, tr.id, account)
 			}
 		}}
 	}
@@ -646,10 +653,11 @@ func (d *deal) run(r *rand.Rand, mayForget bool) {
 		if d.late {
 			b.lateCommits.Add(1)
 		}
-		b.report(d.tr, nil)
+		b.report(d.tr, "", nil)
 		d.end()
 		return
 	}
+	d.how = ", COMMIT"
 	d.vanished("COMMIT", err)
 	b.law5(d.ctx, "COMMIT", err)
 	d.giveUp(err, undone(err))
@@ -692,6 +700,7 @@ func (d *deal) fail(r *rand.Rand, st step, err error) {
 		return
 	}
 	b.stubborn.Add(1)
+	d.how = ", went on after the error"
 	if !over { // it may be open or not: do something, and roll back whatever it was
 		d.s.exec(context.Background(), "INSERT INTO poison VALUES(?)", d.tr.id)
 		d.giveUp(err, false)
@@ -709,7 +718,7 @@ func (d *deal) fail(r *rand.Rand, st step, err error) {
 		d.giveUp(err, undone(err))
 		return
 	}
-	b.report(d.tr, err)
+	b.report(d.tr, d.done(), err)
 	d.end()
 }
 
@@ -729,8 +738,20 @@ func (d *deal) giveUp(why error, byGuard bool) {
 	if byGuard && errors.Is(why, ErrReaped) && err != nil && !errors.Is(err, sql.ErrTxDone) {
 		d.b.t.Errorf("transfer %d: ROLLBACK after %v: %v", d.tr.id, why, err)
 	}
-	d.b.report(d.tr, why)
+	d.b.report(d.tr, d.done(), why)
 	d.end()
+}
+
+// done says what the deal has done.
+func (d *deal) done() string {
+	how := fmt.Sprintf("%T of context %v", d.s, d.ctx)
+	if d.late {
+		how += ", forgotten for a while"
+	}
+	for _, st := range d.steps[:d.at] {
+		how += ", " + st.name
+	}
+	return how + d.how
 }
 
 func (d *deal) end() {
@@ -781,15 +802,13 @@ func (b *bank) remember(r *rand.Rand) bool {
 func (b *bank) oneText(r *rand.Rand) {
 	tr := b.newTransfer(r)
 	text := fmt.Sprintf(`BEGIN IMMEDIATE;
-		UPDATE accounts SET balance = balance - %[4]d WHERE id = %[2]d;
-		UPDATE accounts SET balance = balance + %[4]d WHERE id = %[3]d; -- one; two
+		UPDATE accounts SET balance = balance - %[4]d, transfer = %[1]d WHERE id = %[2]d;
+		UPDATE accounts SET balance = balance + %[4]d, transfer = %[1]d WHERE id = %[3]d; -- one; two
 		INSERT INTO journal VALUES(%[1]d, %[2]d, %[3]d, %[4]d, ''); COMMIT`, tr.id, tr.from, tr.to, tr.amount)
 	var args []any
 	if r.IntN(2) == 0 {
-		text = `BEGIN IMMEDIATE; UPDATE accounts SET balance = balance - ? WHERE id = ?;
-			UPDATE accounts SET balance = balance + ? WHERE id = ?;
-			INSERT INTO journal VALUES(?, ?, ?, ?, ''); END;`
-		args = []any{tr.amount, tr.from, tr.amount, tr.to, tr.id, tr.from, tr.to, tr.amount}
+		text = "BEGIN IMMEDIATE; " + moveSQL + "; " + moveSQL + "; INSERT INTO journal VALUES(?, ?, ?, ?, ''); END;"
+		args = []any{-tr.amount, tr.id, tr.from, tr.amount, tr.id, tr.to, tr.id, tr.from, tr.to, tr.amount}
 	}
 	ctx, cancel := context.Background(), context.CancelFunc(func() {})
 	if r.IntN(4) == 0 {
@@ -799,7 +818,7 @@ func (b *bank) oneText(r *rand.Rand) {
 	if r.IntN(3) == 0 {
 		_, err := b.db.ExecContext(ctx, text, args...)
 		b.law5(ctx, "a text", err)
-		b.report(tr, err)
+		b.report(tr, "one text over the pool", err)
 		return
 	}
 	sc, err := b.db.Conn(ctx)
@@ -810,7 +829,7 @@ func (b *bank) oneText(r *rand.Rand) {
 		sc.Close()
 	}
 	b.law5(ctx, "a text", err)
-	b.report(tr, err)
+	b.report(tr, "one text", err)
 }
 
 // nested transfers by InTx, with more transfers in levels below.
@@ -827,7 +846,7 @@ func (b *bank) nested(r *rand.Rand) {
 		err := InTx(ctx, b.db, nil, func(ctx context.Context, tx *sql.Tx) error {
 			pause(r)
 			for _, half := range [][2]int{{-tr.amount, tr.from}, {tr.amount, tr.to}} {
-				if _, err := tx.ExecContext(ctx, "UPDATE accounts SET balance = balance + ? WHERE id = ?", half[0], half[1]); err != nil {
+				if _, err := tx.ExecContext(ctx, moveSQL, half[0], tr.id, half[1]); err != nil {
 					return err
 				}
 			}
@@ -875,14 +894,14 @@ func (b *bank) nested(r *rand.Rand) {
 	defer cancel()
 	b.law5(ctx, "InTx", transferIn(ctx))
 	for _, tr := range all {
-		b.report(tr, nil)
+		b.report(tr, "", nil)
 	}
 }
 
 // undo reports the transfers from mark on as failed.
 func (b *bank) undo(all *[]transfer, mark int, err error) {
-	for _, tr := range (*all)[mark:] {
-		b.report(tr, err)
+	for i, tr := range (*all)[mark:] {
+		b.report(tr, fmt.Sprintf("InTx, level %d", mark+i+1), err)
 	}
 	*all = (*all)[:mark]
 }
@@ -952,12 +971,7 @@ func (b *bank) loner() {
 				return err
 			})
 		}
-		const move = "UPDATE accounts SET balance = balance + ? WHERE id = ?"
-		begin := "BEGIN"
-		if r.IntN(2) == 0 {
-			begin = "BEGIN IMMEDIATE"
-		}
-		err := exec(begin)
+		err := exec([]string{"BEGIN", "BEGIN IMMEDIATE", "SAVEPOINT s"}[r.IntN(3)])
 		began := err == nil
 		var conn int64
 		if began {
@@ -969,7 +983,7 @@ func (b *bank) loner() {
 		}
 		aborting := false
 		for i, f := range []func() error{
-			func() error { return exec(move, -tr.amount, tr.from) },
+			func() error { return exec(moveSQL, -tr.amount, tr.id, tr.from) },
 			func() error {
 				if !b.aborts || r.IntN(10) > 0 {
 					return nil
@@ -977,7 +991,7 @@ func (b *bank) loner() {
 				aborting = true
 				return exec("INSERT OR ROLLBACK INTO uniq VALUES(1)")
 			},
-			func() error { return exec(move, tr.amount, tr.to) },
+			func() error { return exec(moveSQL, tr.amount, tr.id, tr.to) },
 			func() error {
 				return exec("INSERT INTO journal VALUES(?, ?, ?, ?, zeroblob(?))", tr.id, tr.from, tr.to, tr.amount, pad)
 			},
@@ -1003,7 +1017,7 @@ func (b *bank) loner() {
 				b.t.Errorf("law 1: COMMIT of transfer %d: %v", tr.id, err)
 			}
 		}
-		b.report(tr, err)
+		b.report(tr, "texts over leases", err)
 		if err == nil {
 			continue
 		}
@@ -1120,6 +1134,24 @@ func (b *bank) close() {
 		if _, ok := there[id]; ok {
 			t.Errorf("law 1: transfer %d was reported failed (%s) and is there", id, why)
 		}
+	}
+	halves, err := b.raw.Query("SELECT transfer, count(*), group_concat(account || ': ' || amount) FROM moves GROUP BY transfer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for halves.Next() {
+		var id int64
+		var n int
+		var what string
+		if err := halves.Scan(&id, &n, &what); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := b.committed[id]; !ok || n != 2 {
+			t.Errorf("law 1: transfer %d (%s) left %d moves: %s", id, b.failed[id], n, what)
+		}
+	}
+	if err := halves.Err(); err != nil {
+		t.Fatal(err)
 	}
 	if n := len(b.committed) + len(b.failed); int64(n) != b.nextID.Load() {
 		t.Errorf("%d transfers were begun and %d reported", b.nextID.Load(), n)

@@ -221,7 +221,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		c.spare()
 		res, err = c.execEach(ctx, inner, query, args)
 	} else {
-		res, err = c.inner.ExecContext(inner, query, args)
+		res, err = c.innerExec(inner, query, args)
 		if err != nil && guarded {
 			err = ended(ctx, err)
 		}
@@ -241,7 +241,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 // execOver answers a text whose context is over before it begins. go-sqlite3
 // prepares it first and may find another error; by its Query nothing runs.
 func (c *conn) execOver(ctx context.Context, class textClass, query string, args []driver.NamedValue) (driver.Result, error) {
-	opened, err := c.inner.QueryContext(ctx, query, args)
+	opened, err := c.innerQuery(ctx, query, args)
 	if err == nil { // an empty text
 		opened.Close()
 	} else {
@@ -298,7 +298,7 @@ func (c *conn) execEach(ctx, inner context.Context, query string, args []driver.
 	for p := newParts(query, args); ; {
 		text, own, last := p.next(c)
 		c.beforePart(text)
-		res, err := c.inner.ExecContext(inner, text, own)
+		res, err := c.innerExec(inner, text, own)
 		err = c.afterPart(ctx, inner, text, err)
 		if err != nil || last {
 			return res, err
@@ -312,7 +312,7 @@ func (c *conn) queryEach(ctx, inner context.Context, query string, args []driver
 	for p := newParts(query, args); ; {
 		text, own, last := p.next(c)
 		c.beforePart(text)
-		opened, err := c.inner.QueryContext(inner, text, own)
+		opened, err := c.innerQuery(inner, text, own)
 		if err == nil && !last {
 			opened.Close() // go-sqlite3 takes one step of it, too
 		}
@@ -383,7 +383,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		c.spare()
 		opened, err = c.queryEach(ctx, inner, query, args)
 	} else {
-		opened, err = c.inner.QueryContext(inner, query, args)
+		opened, err = c.innerQuery(inner, query, args)
 		opened, err = c.begun(ctx, guarded, class, query, opened, err)
 	}
 	if restore || class&textPragma != 0 {
@@ -413,7 +413,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if restore {
 		c.wait.Default()
 	}
-	prepared, err := c.inner.PrepareContext(ctx, query)
+	prepared, err := c.innerPrepare(ctx, query)
 	if restore || class&textPragma != 0 {
 		c.takeBusyTimeout(restore, class, query)
 	}

@@ -33,7 +33,7 @@ func (c *conn) ResetSession(ctx context.Context) error {
 func (c *conn) IsValid() bool {
 	f := c.gate.enter()
 	if f&busy != 0 {
-		c.rec.Lost()
+		c.lose()
 		c.rec.CheckIn()
 		return false
 	}
@@ -93,7 +93,7 @@ func (c *conn) Close() error {
 	f := c.gate.enter()
 	if f&busy != 0 {
 		// SQLite's mutex may be locked for ever: the handle is given up.
-		c.rec.Lost()
+		c.lose()
 		c.rec.Close()
 		return nil
 	}

@@ -1,8 +1,10 @@
 package leakguard
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"runtime"
 	"slices"
 	"strings"
@@ -184,32 +186,69 @@ func TestPanicInsideSQLite(t *testing.T) {
 	if !alone(t) {
 		return
 	}
+	var armed atomic.Bool
 	g := open(t, Config{
 		Policy: limits(func(p *tracker.Policy) {
 			p.LeakAfter, p.TxTimeout, p.MaxIdle = time.Millisecond, time.Millisecond, time.Millisecond
 		}),
-		SQLite: funcs(map[string]any{
-			"boom": func() int { panic("boom") },
-			"exit": func() int { runtime.Goexit(); return 0 },
-		}),
+		SQLite: &sqlite3.SQLiteDriver{ConnectHook: func(c *sqlite3.SQLiteConn) error {
+			c.RegisterCommitHook(func() int {
+				if armed.Swap(false) {
+					panic("boom")
+				}
+				return 0
+			})
+			return errors.Join(
+				c.RegisterFunc("boom", func(...int) int { panic("boom") }, false),
+				c.RegisterFunc("exit", func() int { runtime.Goexit(); return 0 }, false))
+		}},
 	})
+	g.giveUp(t)
 	run(t, g, createT)
 	panics := func(f func()) (recovered any) {
 		defer func() { recovered = recover() }()
 		f()
 		return nil
 	}
-	for name, f := range map[string]func(){
-		"exec":  func() { try(g, "INSERT INTO t SELECT boom()") },
+	ctx, cancel := context.WithCancel(background)
+	defer cancel()
+	ways := map[string]func(){
+		"exec":  func() { try(g, "SELECT boom()") },
 		"query": func() { g.QueryRow("SELECT boom()").Scan(new(int)) },
 		"stmt": func() {
 			s := prepare(t, g, "SELECT boom()")
 			s.Exec()
 		},
-	} {
+		"stmt query": func() {
+			s := prepare(t, g, "SELECT boom()")
+			s.Query()
+		},
+		"next": func() {
+			rows, _ := g.Query("SELECT CASE i WHEN 2 THEN boom() END FROM " + three)
+			for rows.Next() {
+			}
+		},
+		"tx": func() {
+			try(g.begin(t), "SELECT boom()")
+		},
+		"watched": func() { // for so long that somebody attends to its ctx
+			g.QueryRowContext(ctx, "SELECT boom(i) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 1000000) SELECT count(*) AS i FROM n)").Scan(new(int))
+		},
+	}
+	want := len(ways) + 2
+	for name, f := range ways {
 		if r := panics(f); r != "boom" {
 			t.Errorf("%s: recovered %v, want the function's own panic", name, r)
 		}
+	}
+	commit := func() { // the last one: it leaves the write lock behind
+		tx := g.begin(t)
+		run(t, tx, "INSERT INTO t VALUES(1)")
+		armed.Store(true)
+		tx.Commit()
+	}
+	if r := panics(commit); r != "boom" {
+		t.Errorf("commit: recovered %v, want the hook's own panic", r)
 	}
 	ended := make(chan struct{})
 	go func() {
@@ -217,23 +256,26 @@ func TestPanicInsideSQLite(t *testing.T) {
 		try(g, "SELECT exit()")
 	}()
 	<-ended
-	g.wait(t, tracker.EventSuspect)
-	lost := 0
-	for _, e := range g.events(tracker.EventSuspect) {
-		if e.Reason == tracker.ReasonPanic {
-			lost++
-			if !strings.Contains(e.Leak.String(), "never came back from SQLite") {
-				t.Errorf("the report: %v", e.Leak)
+	reports := func() (n int) {
+		for _, e := range g.events(tracker.EventSuspect) {
+			if e.Reason == tracker.ReasonPanic {
+				n++
+				if !strings.Contains(e.Leak.String(), "never came back from SQLite") {
+					t.Errorf("the report: %v", e.Leak)
+				}
 			}
 		}
+		return n
 	}
-	if lost != 4 {
-		t.Errorf("%d connections reported as lost, want 4", lost)
+	for deadline := time.Now().Add(5 * time.Second); reports() < want && time.Now().Before(deadline); {
+		runtime.Gosched()
+	}
+	if n := reports(); n != want {
+		t.Errorf("%d connections reported as lost, want %d", n, want)
 	}
 	run(t, g, "SELECT 1")
 	wantErr(t, "Close", g.Close(), nil)
 
-	g.conns, g.DB = nil, sql.OpenDB(g.connector) // for the clean-up
 	finalized := make(chan struct{})
 	runtime.SetFinalizer(&struct{ p *int }{new(int)}, func(any) { close(finalized) })
 	deadline := time.After(20 * time.Second)
@@ -241,7 +283,7 @@ func TestPanicInsideSQLite(t *testing.T) {
 		runtime.GC()
 		select {
 		case <-finalized:
-			if round < 3 { // the lost ones' turn has come by then
+			if round < 20 { // the lost ones' turn has come by then
 				finalized = make(chan struct{})
 				now := finalized
 				runtime.SetFinalizer(&struct{ p *int }{new(int)}, func(any) { close(now) })

@@ -167,7 +167,7 @@ func (r *rows) Next(dest []driver.Value) error {
 		return c.leave(c.nextWatched(st, dest))
 	}
 	st.moved = true // the first row came with the query
-	err := st.inner.Next(dest)
+	err := c.rowsNext(st.inner, dest)
 	if err != nil && err != io.EOF {
 		c.after(context.Background(), 0, "", err)
 	}
@@ -180,7 +180,7 @@ func (c *conn) nextWatched(st *rowsState, dest []driver.Value) error {
 	if _, _, err := c.arm(st.ctx, 1); err != nil {
 		return err
 	}
-	err := st.inner.Next(dest)
+	err := c.rowsNext(st.inner, dest)
 	if over := st.ctx.Err(); over != nil {
 		err = over
 	}

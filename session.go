@@ -81,7 +81,7 @@ func (s *session) verify(c *conn) string {
 
 // count runs a query that returns one number; -1 if it fails.
 func (c *conn) count(query string) int64 {
-	rows, err := c.inner.QueryContext(context.Background(), query, nil)
+	rows, err := c.innerQuery(context.Background(), query, nil)
 	if err != nil {
 		return -1
 	}

@@ -115,9 +115,7 @@ func (s *stmt) NumInput() int {
 	return -1
 }
 
-// ExecContext runs the statement. One that returns columns is reset behind it:
-// go-sqlite3 leaves INSERT … RETURNING at its first row, and with it an idle
-// connection that holds the write lock.
+// ExecContext runs the statement.
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
 	c, st := s.c, s.st
 	if done, err := s.enter(ctx); done || err != nil {
@@ -129,18 +127,12 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	c.rec.Executing(st.query)
 	inner, guarded, err := c.arm(ctx, 0)
 	if err != nil {
-		_, err = st.inner.QueryContext(ctx, args) // binds, and finds the same
+		_, err = c.stmtQuery(ctx, st, args) // binds, and finds the same
 		return nil, c.leave(err)
 	}
-	res, err := st.inner.ExecContext(inner, args)
+	res, err := c.stmtExec(inner, st, args)
 	if err != nil && guarded {
 		err = ended(ctx, err)
-	}
-	if err == nil && st.columns && st.last == nil { // open rows would begin again
-		// An autocommit statement commits here, and may fail to.
-		if code := st.handle.ResetCode(); code != 0 {
-			err = codeError(code)
-		}
 	}
 	if st.class != 0 || err != nil {
 		c.after(ctx, st.class, st.query, err)
@@ -163,7 +155,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	if err != nil {
 		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
 	}
-	opened, err := st.inner.QueryContext(inner, args)
+	opened, err := c.stmtQuery(inner, st, args)
 	opened, err = c.begun(ctx, guarded, st.class, st.query, opened, err)
 	if err != nil {
 		c.rec.Executing(st.query)

@@ -38,7 +38,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	case !c.inner.AutoCommit():
 		// BEGIN succeeded and was then found to be cancelled: database/sql will
 		// not end it (go-sqlite3 issue 764).
-		c.inner.ExecContext(context.Background(), "ROLLBACK", nil)
+		c.innerExec(context.Background(), "ROLLBACK", nil)
 		c.discard = !c.inner.AutoCommit()
 	}
 	if err = c.leave(err); err != nil {
@@ -93,7 +93,7 @@ func (t *tx) end(err error) error {
 		// database/sql takes the transaction for ended, so it must be. An
 		// interrupt may stick until the last active statement is reset.
 		c.killRows(err)
-		c.inner.ExecContext(context.Background(), "ROLLBACK", nil)
+		c.innerExec(context.Background(), "ROLLBACK", nil)
 		if !c.inner.AutoCommit() {
 			c.discard = true
 			c.bury(&tomb{id: c.txn.id, err: err, byGuard: true})

@@ -172,7 +172,7 @@ func (c *conn) rollbackBy(err error) {
 	c.killRows(err)
 	// If even ROLLBACK fails the transaction stays open behind its tomb: no
 	// statement reaches it, COMMIT included, and closing the connection ends it.
-	c.inner.ExecContext(context.Background(), "ROLLBACK", nil)
+	c.innerExec(context.Background(), "ROLLBACK", nil)
 	if !c.inner.AutoCommit() {
 		c.discard = true
 	}
@@ -216,7 +216,7 @@ func (c *conn) rollbackText(class textClass, query string) (rest string, done bo
 	if !c.inner.AutoCommit() {
 		// The guard's ROLLBACK failed. If this one does as well, the
 		// transaction stays open behind its tomb.
-		if _, err := c.inner.ExecContext(context.Background(), "ROLLBACK", nil); err != nil {
+		if _, err := c.innerExec(context.Background(), "ROLLBACK", nil); err != nil {
 			return "", true, err
 		}
 	}

@@ -76,7 +76,23 @@ func (c *conn) armDone(ctx context.Context, done <-chan struct{}, own int) (cont
 		w.attend(c.gate.word.Load())
 	}
 	// From here on no cancellation is missed, so one that came before is seen.
-	return context.Background(), true, ctx.Err()
+	if err := ctx.Err(); err != nil {
+		c.disarm()
+		return ctx, false, err
+	}
+	return context.Background(), true, nil
+}
+
+// disarm takes the watch off the operation.
+func (c *conn) disarm() {
+	c.gate.clear(watched | beside)
+	bits := c.gate.take(stopped | attended)
+	if bits&attended != 0 {
+		c.watch.dismiss()
+	}
+	if bits&stopped != 0 {
+		c.wait.Stop(false)
+	}
 }
 
 // spare prepares the connection for an operation that sqlite3_interrupt must

@@ -164,6 +164,9 @@ func TestForeignBubble(t *testing.T) {
 	var told []string
 	more := make(chan bool, 1)
 	defer tr.Subscribe(func(e Event) {
+		if InBubble() {
+			t.Error("told inside the bubble")
+		}
 		mu.Lock()
 		told = append(told, e.Type.String())
 		mu.Unlock()

@@ -18,7 +18,8 @@ type Conn struct {
 	opened  time.Duration
 	jitter  float64 // share of MaxLifetime taken off
 
-	slot int // in Tracker.conns, guarded by Tracker.mu
+	slot      int  // in Tracker.conns, guarded by Tracker.mu
+	unwatched bool // does not count for Tracker.watched, guarded by Tracker.mu
 
 	// word changes with every operation; the driver's gate owns its bits.
 	word    atomic.Uint64
@@ -348,6 +349,9 @@ func (c *Conn) Lost() {
 	leak := c.leakLocked(&c.lease, ReasonPanic, 0, t.clock.now(), 0)
 	leak.Kept = "a call never came back from SQLite"
 	c.mu.Unlock()
+	t.mu.Lock()
+	t.unwatchLocked(c) // there is nothing that the reaper could do
+	t.mu.Unlock()
 	c.pool.count(func(n *counters) { n.leaked.Add(1) })
 	c.settle(EventSuspect, leak)
 }

@@ -287,7 +287,7 @@ func TestProven(t *testing.T) {
 	})
 	t.Run("not undone", func(t *testing.T) {
 		inBubble(t, func(l *lab) {
-			p := l.pool(Observe, leakAfter(5*mins))
+			p := l.pool(Enforce, leakAfter(5*mins))
 			f := l.open(p, true)
 			r := f.query("SELECT 1", "")
 			f.Proven(r, false)

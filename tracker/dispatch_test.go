@@ -26,8 +26,14 @@ func TestSubscribeOrder(t *testing.T) {
 		tr := New(Options{})
 		p := newPool(t, tr, PoolConfig{Name: "db", Mode: Basic, Logger: quiet})
 		var got []string
+		var inside atomic.Int64
 		for _, name := range []string{"a", "b"} {
 			defer tr.Subscribe(func(e Event) {
+				if inside.Add(1) != 1 {
+					t.Error("two callbacks at once")
+				}
+				runtime.Gosched()
+				inside.Add(-1)
 				if e.Pool != "db" || e.Time.IsZero() {
 					t.Errorf("%+v", e)
 				}
@@ -37,6 +43,9 @@ func TestSubscribeOrder(t *testing.T) {
 		var want []string
 		for i := range 500 {
 			tr.emit(number(p, i))
+			if i%20 == 0 {
+				runtime.Gosched()
+			}
 			want = append(want, fmt.Sprint("a", i), fmt.Sprint("b", i))
 		}
 		synctest.Wait()
@@ -66,6 +75,8 @@ func TestLifecycleEvents(t *testing.T) {
 		f.in()
 		f.Recycled(ReasonMaxAccess)
 		f.Close()
+		f.Close()
+		f.CheckIn()
 		synctest.Wait()
 		if s := strings.Join(got, " "); s != "opened check-out check-in check-out check-in recycled closed" {
 			t.Error(s)
@@ -496,6 +507,27 @@ func TestLogger(t *testing.T) {
 			slog.SetDefault(slog.New(h))
 			life(l, newPool(t, l.Tracker, PoolConfig{Name: "db", Policy: leakAfter(5 * mins)}))
 			compareLog(t, h.take(), atLeast("WARN"))
+		})
+	})
+	t.Run("without subscribers", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := New(Options{})
+			h := &records{level: slog.LevelDebug}
+			p := newPool(t, tr, PoolConfig{Name: "db", Mode: Basic, Logger: slog.New(h)})
+			p.Open(still{}, true, "").Close()
+			compareLog(t, h.take(), "DEBUG leakguard: connection opened pool=db connection=db#1\n"+
+				"DEBUG leakguard: connection check-out pool=db connection=db#1\nDEBUG leakguard: connection closed pool=db connection=db#1")
+		})
+	})
+	t.Run("nobody", func(t *testing.T) { // wants to know: no goroutine is started for it
+		synctest.Test(t, func(t *testing.T) {
+			tr := New(Options{})
+			newPool(t, tr, PoolConfig{Name: "db", Mode: Basic}).Open(still{}, true, "").Close()
+			tr.queue.mu.Lock()
+			defer tr.queue.mu.Unlock()
+			if tr.queue.running || len(tr.queue.waiting) != 0 {
+				t.Error("a dispatcher was started for what nobody wants")
+			}
 		})
 	})
 	t.Run("more", func(t *testing.T) {

@@ -108,6 +108,74 @@ func TestLeaseOrderCarriesAllLeaks(t *testing.T) {
 	})
 }
 
+// The check that makes a suspect never reaps it, even if it is made twice.
+func TestNotReapedAtOnce(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, leakAfter(5*mins))
+		f, g := l.open(p, true), l.open(p, true)
+		f.begin("BEGIN", "")
+		f.query("SELECT 1", "")
+		g.query("SELECT 2", "")
+		for l.since() < 5*mins+30*sec {
+			l.sleep(30 * sec)
+			g.touch()
+		}
+		l.until(6 * mins)
+		l.expect("6m0s suspect rows leak_after #1", "6m0s suspect transaction leak_after #2", "6m0s suspect rows leak_after #3")
+		g.touch()
+		for range 3 {
+			l.poke()
+			synctest.Wait()
+		}
+		f.expectOrders()
+		g.expectOrders()
+		l.expect()
+	})
+}
+
+// Nor does a second criterion at the same check.
+func TestNotReapedByTwoReasons(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, leakAfter(5*mins))
+		l.AddDetector(func(r Record) Reason {
+			if r.OpenRows > 0 && l.since() >= 6*mins {
+				return "mine"
+			}
+			return ""
+		})
+		f := l.open(p, true)
+		f.query("SELECT 1", "")
+		for l.since() < 5*mins+30*sec {
+			l.sleep(30 * sec)
+			f.touch()
+		}
+		l.until(6 * mins)
+		l.expect("6m0s suspect rows leak_after #1")
+		f.expectOrders()
+	})
+}
+
+// Rows that are suspects already do not take new ones along unasked.
+func TestLeaseReapedWhenAllAreConfirmed(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, leakAfter(5*mins))
+		f := l.open(p, true)
+		f.query("SELECT 1", "")
+		read := f.query("SELECT 2", "")
+		for l.since() < 5*mins+30*sec {
+			l.sleep(30 * sec)
+			f.next(read)
+		}
+		l.until(6 * mins)
+		l.expect("6m0s suspect rows leak_after #1") // and nothing moves any more
+		l.until(11 * mins)
+		l.expect("11m0s suspect rows leak_after #2")
+		f.expectOrders()
+		l.until(12 * mins)
+		l.expect("12m0s reaped rows leak_after #2", "12m0s reaped rows leak_after #1")
+	})
+}
+
 // A suspect recovers by itself, once, in each of the ways it can.
 func TestSuspectRecovers(t *testing.T) {
 	for _, c := range []struct {
@@ -262,6 +330,12 @@ func TestActivityIsNotIdle(t *testing.T) {
 	}
 	t.Run("running", func(t *testing.T) {
 		inBubble(t, func(l *lab) {
+			l.AddDetector(func(r Record) Reason {
+				if r.Busy && r.Idle != 0 {
+					t.Errorf("busy and idle for %v", r.Idle)
+				}
+				return ""
+			})
 			f := l.open(l.pool(Enforce, leakAfter(5*mins)), true)
 			f.begin("BEGIN", "")
 			f.enter()
@@ -297,6 +371,45 @@ func TestStatsHidesNoActivity(t *testing.T) {
 			p.Records()
 		}
 		l.expect("1h45m0s suspect transaction leak_after #1", "1h46m0s reaped transaction leak_after #1")
+	})
+}
+
+// Nor is it taken for activity later than the next check would.
+func TestStatsDelaysNothing(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, leakAfter(4*sec))
+		f := l.open(p, true)
+		l.sleep(2500 * time.Millisecond)
+		f.begin("BEGIN", "")
+		p.Stats()
+		l.until(mins)
+		l.expect("7s suspect transaction leak_after #1", "8s reaped transaction leak_after #1")
+	})
+}
+
+// The gate keeps flags of its own in the word: they are no activity, neither
+// for the reaper nor for Stats, and no part of an order's word.
+func TestFlagsAreNoActivity(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, leakAfter(5*mins))
+		f := l.open(p, true)
+		l.sleep(10 * sec)
+		f.query("SELECT 1", "")
+		generation := f.Word().Load()
+		for l.since() < 5*mins {
+			l.sleep(50 * sec)
+			f.Word().Store(f.Word().Load() ^ 1<<5)
+			p.Stats()
+		}
+		f.Word().Or(1 << 1)
+		l.until(6*mins + 1)
+		l.expect("6m0s suspect rows leak_after #1")
+		f.Word().Or(1 << 2)
+		l.until(7 * mins)
+		l.expect("7m0s reaped rows leak_after #1")
+		if orders := f.given(); len(orders) != 1 || orders[0].o.Word != generation {
+			t.Errorf("ordered %v", orders)
+		}
 	})
 }
 
@@ -355,6 +468,22 @@ func TestTxTimeout(t *testing.T) {
 		l.until(22 * mins)
 		l.expect("22m0s suspect transaction tx_timeout #2", "22m0s reaped transaction tx_timeout #2")
 		checkBalance(t, p.Stats(), 0)
+	})
+}
+
+// What was reaped covers its lease until that moves again; then it is watched
+// like any other.
+func TestReapedLeaseMovesOn(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout = 10*mins, 5*mins }))
+		f := l.open(p, true)
+		f.begin("BEGIN", "")
+		l.until(time.Hour)
+		l.expect("6m0s suspect transaction tx_timeout #1", "6m0s reaped transaction tx_timeout #1")
+		l.sleep(10 * sec)
+		f.touch()
+		l.until(2 * time.Hour)
+		l.expect("1h11m0s suspect connection leak_after #2")
 	})
 }
 
@@ -432,8 +561,14 @@ func TestTxTimeoutReapsSuspectRows(t *testing.T) {
 
 // The same when the rows' own order and the transaction's come from one check.
 func TestTxTimeoutAndRowsInOneCheck(t *testing.T) {
+	for _, leak := range []time.Duration{4 * mins, 5 * mins} {
+		t.Run(leak.String(), func(t *testing.T) { testTxTimeoutAndRows(t, leak) })
+	}
+}
+
+func testTxTimeoutAndRows(t *testing.T, leak time.Duration) {
 	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout = 4*mins, 5*mins }))
+		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout = leak, 5*mins }))
 		f := l.open(p, true)
 		f.begin("BEGIN", "")
 		f.query("SELECT 1", "")
@@ -446,8 +581,8 @@ func TestTxTimeoutAndRowsInOneCheck(t *testing.T) {
 				t.Error(line)
 			}
 		}
-		if s := p.Stats(); s.Reaped != 2 || s.Recovered != 0 {
-			t.Errorf("%d reaped, %d recovered; want 2 and 0", s.Reaped, s.Recovered)
+		if s := p.Stats(); s.Reaped != s.LeakedDetected || s.Reaped == 0 || s.Recovered != 0 {
+			t.Errorf("%d found, %d reaped, %d recovered", s.LeakedDetected, s.Reaped, s.Recovered)
 		}
 	})
 }
@@ -666,6 +801,30 @@ func TestMaxLifetime(t *testing.T) {
 			f.expectOrders()
 		})
 	})
+	t.Run("with a transaction just checked in", func(t *testing.T) {
+		inBubble(t, func(l *lab) {
+			p := l.pool(Enforce, expiring)
+			f, _ := l.open(p, true), l.open(p, true)
+			f.live(0)
+			l.until(29*mins + 50*sec)
+			f.begin("BEGIN", "")
+			f.in()
+			l.until(2 * time.Hour)
+			f.expectOrders()
+		})
+	})
+	t.Run("opened later", func(t *testing.T) {
+		inBubble(t, func(l *lab) {
+			p := l.pool(Enforce, expiring)
+			l.open(p, false)
+			l.until(10*mins + 10*sec)
+			f := l.open(p, true)
+			f.live(0)
+			f.in()
+			l.until(2 * time.Hour)
+			f.expectOrders("40m10s close max_lifetime done")
+		})
+	})
 	t.Run("raised", func(t *testing.T) {
 		inBubble(t, func(l *lab) {
 			p := l.pool(Enforce, expiring)
@@ -872,6 +1031,8 @@ func TestRowsOnly(t *testing.T) {
 		f := l.open(p, true)
 		f.begin("BEGIN", "")
 		forgotten, read := f.query("SELECT 1", ""), f.query("SELECT 2", "")
+		f.next(forgotten)
+		f.next(forgotten)
 		work := func(until time.Duration) {
 			for l.since() < until {
 				l.sleep(30 * sec)
@@ -1298,10 +1459,10 @@ func TestPending(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		f := l.open(l.pool(Enforce, leakAfter(5*mins)), true)
 		f.touch()
-		l.until(10 * sec)
+		l.until(70 * sec)
 		f.Pending()
 		synctest.Wait()
-		f.expectOrders("10s proven proven done")
+		f.expectOrders("1m10s proven proven done")
 		l.until(5 * mins)
 		f.expectOrders()
 		f.enter()
@@ -1393,26 +1554,80 @@ func TestReaperOnlyForWatched(t *testing.T) {
 	})
 }
 
+// Pools that ask for nothing do not make the checks of others more frequent.
+func TestReaperPaceIsOfWatched(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		var checks atomic.Int64
+		l.AddDetector(func(Record) Reason { checks.Add(1); return "" })
+		l.open(l.pool(Basic, leakAfter(4*time.Millisecond)), true)
+		l.pool(Enforce, leakAfter(4*time.Millisecond)) // without connections
+		l.open(l.pool(Enforce, limits(nil)), true)
+		checks.Store(0)
+		l.sleep(10 * mins)
+		if n := checks.Load(); n != 10 {
+			t.Errorf("%d checks in 10 minutes", n)
+		}
+	})
+}
+
 // Close waits for the reaper and for the closings it began.
 func TestCloseWaits(t *testing.T) {
+	for name, end := range map[string]func(l *lab, p *Pool){
+		"pool":    func(l *lab, p *Pool) { p.Close() },
+		"tracker": func(l *lab, p *Pool) { l.Tracker.Close() },
+	} {
+		for _, checking := range []time.Duration{100 * time.Millisecond, sec} {
+			t.Run(fmt.Sprint(name, " ", checking), func(t *testing.T) {
+				inBubble(t, func(l *lab) {
+					p := l.pool(Enforce, limits(func(p *Policy) { p.MaxIdle = mins }))
+					f := l.open(p, true)
+					f.in()
+					var closed, checked atomic.Bool
+					f.carry(func(*Order) Outcome {
+						l.Go(func() { time.Sleep(450 * time.Millisecond); closed.Store(true) })
+						time.Sleep(checking) // the reaper itself is not through
+						checked.Store(true)
+						return Done
+					})
+					l.sleep(75 * sec)
+					l.Tracker.Close() // must not wait: a connection is open
+					if checked.Load() {
+						t.Error("Close waits for a reaper that has work")
+					}
+					f.Close()
+					end(l, p)
+					if !closed.Load() || !checked.Load() {
+						t.Errorf("Close returned although closing is over: %v, the reaper: %v", closed.Load(), checked.Load())
+					}
+				})
+			})
+		}
+	}
+}
+
+// The next reaper begins when the last one has ended: a Control is for one at a
+// time.
+func TestOneReaperAtATime(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		p := l.pool(Enforce, limits(func(p *Policy) { p.MaxIdle = mins }))
-		f := l.open(p, true)
-		f.in()
-		var closed, checked bool
-		f.carry(func(*Order) Outcome {
-			l.Go(func() { time.Sleep(450 * time.Millisecond); closed = true })
-			time.Sleep(100 * time.Millisecond) // the reaper itself is not through
-			checked = true
+		var inside atomic.Int64
+		slow := func(*Order) Outcome {
+			if inside.Add(1) != 1 {
+				t.Error("two reapers")
+			}
+			time.Sleep(10 * mins)
+			inside.Add(-1)
 			return Done
-		})
-		l.sleep(75 * sec)
-		l.Tracker.Close() // must not wait: a connection is open
-		f.Close()
-		p.Close()
-		if !closed || !checked {
-			t.Errorf("Close returned although closing is over: %v, the reaper: %v", closed, checked)
 		}
+		for range 3 {
+			f := l.open(p, false)
+			f.carry(slow)
+			f.out("")
+			f.in()
+			l.sleep(2 * mins) // it is being closed
+			f.Close()
+		}
+		l.sleep(time.Hour)
 	})
 }
 
@@ -1442,8 +1657,9 @@ func TestWakesEarly(t *testing.T) {
 	t.Run("second pool", func(t *testing.T) {
 		inBubble(t, func(l *lab) {
 			l.open(l.pool(Enforce, DefaultPolicy()), false)
-			l.until(10 * sec) // the next check is at 1m0s
-			f := l.open(l.pool(Enforce, leakAfter(4*sec)), true)
+			l.until(10 * sec)                                     // the next check is at 1m0s
+			f := l.open(l.pool(Enforce, leakAfter(4*sec)), false) // and nothing else wakes it
+			f.out("")
 			f.begin("BEGIN", "")
 			l.until(25 * sec)
 			l.expect("15s suspect transaction leak_after #1", "16s reaped transaction leak_after #1")
@@ -1597,6 +1813,19 @@ func TestDetectorActivityBetween(t *testing.T) {
 	}
 }
 
+// What moves while its detector thinks is no suspect.
+func TestDetectorOvertaken(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(nil))
+		f := l.open(p, true)
+		f.query("SELECT 1", "")
+		l.AddDetector(func(Record) Reason { f.touch(); return "mine" })
+		l.until(time.Hour)
+		l.expect()
+		f.expectOrders()
+	})
+}
+
 // A detector is asked about every leased connection, however old it is.
 func TestDetectorOfOldConnection(t *testing.T) {
 	inBubble(t, func(l *lab) {
@@ -1734,7 +1963,7 @@ func TestDelayedCheckAgesNothing(t *testing.T) {
 			return ""
 		})
 		p := l.pool(Enforce, DefaultPolicy())
-		f, g, idle := l.open(p, true), l.open(p, true), l.open(p, true)
+		f, g, idle, used := l.open(p, true), l.open(p, true), l.open(p, true), l.open(p, true)
 		f.begin("BEGIN", "")
 		g.query("SELECT 1", "")
 		idle.in()
@@ -1750,6 +1979,12 @@ func TestDelayedCheckAgesNothing(t *testing.T) {
 		f.expectOrders()
 		g.expectOrders()
 		idle.expectOrders()
+		if r := used.in(); r != "" { // max_lifetime is half an hour
+			t.Errorf("check-in says %q", r)
+		}
+		used.out("")
+		l.until(time.Hour + 6*mins)
+		used.in()
 		l.until(time.Hour + 10*mins)
 		got := l.told()
 		if len(got) != 5 {

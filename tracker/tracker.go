@@ -152,7 +152,7 @@ func (t *Tracker) add(c *Conn) {
 	c.slot = len(t.conns)
 	t.conns = append(t.conns, c)
 	c.pool.open++
-	if c.pool.watched() {
+	if c.unwatched = !c.pool.watched(); !c.unwatched {
 		t.watched++
 	}
 	c.pool.count(func(n *counters) { n.created.Add(1) })
@@ -179,13 +179,21 @@ func (t *Tracker) remove(c *Conn) (removed bool, most *Leak) {
 	c.pool.count(func(n *counters) { n.reused += again })
 	most, c.seen.most = c.seen.most, nil
 	t.dropPoolLocked(c.pool)
-	if c.pool.watched() {
-		if t.watched--; t.watched == 0 && t.reaper != nil {
-			close(t.reaper.quit) // nothing left to watch
-			t.reaper = nil
-		}
-	}
+	t.unwatchLocked(c)
 	return true, most
+}
+
+// unwatchLocked lets the reaper end with the last connection that it can do
+// anything for.
+func (t *Tracker) unwatchLocked(c *Conn) {
+	if c.unwatched {
+		return
+	}
+	c.unwatched = true
+	if t.watched--; t.watched == 0 && t.reaper != nil {
+		close(t.reaper.quit)
+		t.reaper = nil
+	}
 }
 
 // reused counts the leases of a connection that had one before.

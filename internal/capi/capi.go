@@ -52,6 +52,13 @@ type DB struct{ p unsafe.Pointer }
 // sqlite3 would crash on first use.
 func Of(sqliteConn any) DB { return DB{handle(sqliteConn, "SQLiteConn", "db")} }
 
+// Forget makes the driver take a *sqlite3.SQLiteConn for closed, without closing
+// it. It is for a connection that SQLite never came back from, because a Go
+// function panicked below it: SQLite's mutex may be locked for ever, and the
+// driver's finalizers, which would close the connection and its statements, would
+// wait for it and stop all finalizers of the process.
+func Forget(sqliteConn any) { forget(sqliteConn) }
+
 // OK reports whether d is the handle of a connection.
 func (d DB) OK() bool { return d.p != nil }
 

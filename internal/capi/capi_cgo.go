@@ -191,6 +191,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"unsafe"
 )
 
@@ -211,6 +212,22 @@ func handle(v any, typ, field string) unsafe.Pointer {
 		return nil
 	}
 	return f.UnsafePointer()
+}
+
+// forget sets the field db to nil under the driver's own lock.
+func forget(v any) {
+	if handle(v, "SQLiteConn", "db") == nil {
+		return
+	}
+	e := reflect.ValueOf(v).Elem()
+	mu := e.FieldByName("mu")
+	if mu.Type() != reflect.TypeFor[sync.Mutex]() {
+		return
+	}
+	lock := (*sync.Mutex)(unsafe.Pointer(mu.UnsafeAddr()))
+	lock.Lock()
+	defer lock.Unlock()
+	*(*unsafe.Pointer)(unsafe.Pointer(e.FieldByName("db").UnsafeAddr())) = nil
 }
 
 func interrupt(db unsafe.Pointer) { C.capi_interrupt((*C.sqlite3)(db)) }

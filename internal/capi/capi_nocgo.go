@@ -27,3 +27,5 @@ func waitBusy(unsafe.Pointer, int)          {}
 func waitDefault(unsafe.Pointer)            {}
 func waitProgress(unsafe.Pointer, bool)     {}
 func waitFree(unsafe.Pointer)               {}
+
+func forget(any) {}

@@ -1,0 +1,93 @@
+package leakguard
+
+import (
+	"context"
+	"database/sql/driver"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+)
+
+// The calls into SQLite that may run a Go function of the program. If that
+// panics or ends its goroutine, SQLite never gets to unlock the connection: the
+// gate stays busy, and the connection is given up. database/sql does not always
+// come back with it (it has no defer around a query), so it is noticed here.
+
+// returned is deferred around such a call.
+func (c *conn) returned(ok *bool) {
+	if !*ok {
+		c.lose()
+	}
+}
+
+// lose gives up a connection that SQLite never came back from. Nobody touches
+// it again, go-sqlite3's finalizers included.
+func (c *conn) lose() {
+	c.rec.Lost()
+	capi.Forget(c.inner)
+}
+
+func (c *conn) innerExec(ctx context.Context, query string, args []driver.NamedValue) (res driver.Result, err error) {
+	ok := false
+	defer c.returned(&ok)
+	res, err = c.inner.ExecContext(ctx, query, args)
+	ok = true
+	return res, err
+}
+
+func (c *conn) innerQuery(ctx context.Context, query string, args []driver.NamedValue) (opened driver.Rows, err error) {
+	ok := false
+	defer c.returned(&ok)
+	opened, err = c.inner.QueryContext(ctx, query, args)
+	ok = true
+	return opened, err
+}
+
+func (c *conn) innerPrepare(ctx context.Context, query string) (prepared driver.Stmt, err error) {
+	ok := false
+	defer c.returned(&ok)
+	prepared, err = c.inner.PrepareContext(ctx, query)
+	ok = true
+	return prepared, err
+}
+
+// stmtExec resets a statement that returns columns behind its run: go-sqlite3
+// leaves INSERT … RETURNING at its first row, and with it an idle connection
+// that holds the write lock.
+func (c *conn) stmtExec(ctx context.Context, st *stmtState, args []driver.NamedValue) (res driver.Result, err error) {
+	ok := false
+	defer c.returned(&ok)
+	res, err = st.inner.ExecContext(ctx, args)
+	if err == nil && st.columns && st.last == nil { // open rows would begin again
+		// An autocommit statement commits here, and may fail to.
+		if code := st.handle.ResetCode(); code != 0 {
+			err = codeError(code)
+		}
+	}
+	ok = true
+	return res, err
+}
+
+func (c *conn) stmtQuery(ctx context.Context, st *stmtState, args []driver.NamedValue) (opened driver.Rows, err error) {
+	ok := false
+	defer c.returned(&ok)
+	opened, err = st.inner.QueryContext(ctx, args)
+	ok = true
+	return opened, err
+}
+
+func (c *conn) rowsNext(inner sqliteRows, dest []driver.Value) (err error) {
+	ok := false
+	defer c.returned(&ok)
+	err = inner.Next(dest)
+	ok = true
+	return err
+}
+
+// txExec runs one of the prepared BEGIN, COMMIT and ROLLBACK.
+func (c *conn) txExec(ctx context.Context, s sqliteStmt) (err error) {
+	ok := false
+	defer c.returned(&ok)
+	_, err = s.ExecContext(ctx, nil)
+	ok = true
+	return err
+}
