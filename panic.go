@@ -23,6 +23,11 @@ func (c *conn) returned(ok *bool) {
 // it again, go-sqlite3's finalizers included.
 func (c *conn) lose() {
 	c.rec.Lost()
+	theWatchdog.remove(&c.watch) // and nobody begins to attend to it
+	if c.gate.word.Load()&attended != 0 {
+		c.gate.clear(attended)
+		c.watch.dismiss()
+	}
 	capi.Forget(c.inner)
 }
 

@@ -206,6 +206,29 @@ func TestForeignBubble(t *testing.T) {
 	}
 }
 
+// Close in a bubble waits for what was begun outside, and is woken from there.
+func TestForeignBubbleAwaitsClosing(t *testing.T) {
+	if !inChild(t) { // it may end the process
+		return
+	}
+	tr := New(Options{})
+	release, ended := make(chan bool), false
+	tr.Go(func() { <-release; ended = true })
+	go func() {
+		buf := make([]byte, 1<<20)
+		for !strings.Contains(string(buf[:runtime.Stack(buf, true)]), ".(*Pool).Close(") {
+			runtime.Gosched()
+		}
+		close(release)
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		newPool(t, tr, PoolConfig{Logger: quiet}).Close()
+		if !ended {
+			t.Error("Close did not wait")
+		}
+	})
+}
+
 // The same with the reaper running outside already, and with Default.
 func TestForeignBubbleWithReaper(t *testing.T) {
 	tr := Default()
@@ -249,7 +272,8 @@ func TestOwnBubbleFromOutside(t *testing.T) {
 		close(done)
 	}()
 	inBubble(t, func(l *lab) {
-		f := l.open(l.pool(Enforce, leakAfter(5*mins)), true)
+		p := l.pool(Enforce, leakAfter(5*mins))
+		f := l.open(p, true)
 		f.touch()
 		if f.OutOfBubble() {
 			t.Error("inside: out of bubble")
@@ -258,13 +282,21 @@ func TestOwnBubbleFromOutside(t *testing.T) {
 		work <- func() {
 			out = f.OutOfBubble()
 			f.Pending()
+			f.Dropped() // cannot be told from there
 		}
 		<-done
+		if n := len(p.Records()); n != 1 {
+			t.Errorf("%d connections", n)
+		}
 		if !out {
 			t.Error("outside: not out of bubble")
 		}
 		l.sleep(mins + 1)
 		f.expectOrders("1m0s proven proven done")
+		f.Dropped()
+		if n := len(p.Records()); n != 0 || l.running() {
+			t.Errorf("%d connections after Dropped", n)
+		}
 	})
 	close(work)
 	<-done

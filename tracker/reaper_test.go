@@ -176,6 +176,32 @@ func TestLeaseReapedWhenAllAreConfirmed(t *testing.T) {
 	})
 }
 
+// Rows that became suspects while their connection moved, and could not be
+// undone then, are undone with their lease once that rests.
+func TestSuspectRowsWhenLeaseRests(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, leakAfter(5*mins))
+		f := l.open(p, true)
+		f.query("SELECT 1", "")
+		for l.since() < 5*mins+30*sec {
+			l.sleep(30 * sec)
+			f.touch()
+		}
+		l.until(6*mins + 30*sec)
+		l.expect("6m0s suspect rows leak_after #1")
+		f.touch()
+		f.shutGate(true) // when the reaper looks, somebody is inside
+		l.until(7*mins + 30*sec)
+		f.shutGate(false) // and nothing moves any more
+		l.until(time.Hour)
+		got := l.told()
+		if len(got) != 1 || !strings.HasSuffix(got[0], " reaped rows leak_after #1") {
+			t.Errorf("told %q", got)
+		}
+		checkBalance(t, p.Stats(), 0)
+	})
+}
+
 // A suspect recovers by itself, once, in each of the ways it can.
 func TestSuspectRecovers(t *testing.T) {
 	for _, c := range []struct {
@@ -1889,6 +1915,32 @@ func TestDetectorCancelLast(t *testing.T) {
 			t.Errorf("%d potentially leaked, named by nobody", n)
 		}
 		checkBalance(t, p.Stats(), 0)
+	})
+}
+
+// What broke a limit meanwhile stands also when the detector that named it first
+// is gone.
+func TestDetectorCancelAfterTimeout(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		cancel := l.AddDetector(func(r Record) Reason {
+			if r.TransactionLevel > 0 {
+				return "mine"
+			}
+			return ""
+		})
+		p := l.pool(Observe, limits(func(p *Policy) { p.TxTimeout = 10 * mins }))
+		f := l.open(p, true)
+		l.sleep(10 * sec)
+		f.begin("BEGIN", "")
+		l.until(mins)
+		l.expect("1m0s suspect transaction mine #1")
+		l.until(20 * mins)
+		cancel()
+		l.until(time.Hour)
+		l.expect()
+		if n := p.Stats().LeakDetection.PotentiallyLeakedCount; n != 1 {
+			t.Errorf("%d potentially leaked", n)
+		}
 	})
 }
 
