@@ -4,6 +4,7 @@ import (
 	"time"
 	"weak"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -188,7 +189,8 @@ func (c *conn) die(err error) {
 	c.gate.set(dead)
 	c.rec.ForceClosed()
 	theWatchdog.remove(&c.watch)
-	c.rec.Pool().Tracker().Go(func() { c.connector.closeHandle(c, false) })
+	h, connector := c.takeHandle(), c.connector
+	c.rec.Pool().Tracker().Go(func() { connector.closeHandle(h, capi.DB{}, false) })
 }
 
 // carryCondemned carries out, on the owner's way back from SQLite, what came

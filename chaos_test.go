@@ -1199,8 +1199,8 @@ func (b *bank) close() {
 	if all := b.tracker.Stats(); all.LeakedDetected != st.LeakedDetected || all.Created != st.Created || all.CallbackPanics != 0 {
 		t.Errorf("the tracker counts %+v, the pool %+v", all, st)
 	}
-	if *chaosTime >= 2*time.Second && (len(b.committed) == 0 || len(b.failed) == 0 || st.Reaped == 0 || st.Recycled == 0) {
-		t.Errorf("no chaos: %d committed, %d failed, %d reaped, %d recycled", len(b.committed), len(b.failed), st.Reaped, st.Recycled)
+	if *chaosTime >= 5*time.Second && (len(b.committed) == 0 || len(b.failed) == 0 || st.Reaped == 0) {
+		t.Errorf("no chaos: %d committed, %d failed, %d reaped", len(b.committed), len(b.failed), st.Reaped)
 	}
 
 	t.Logf("%d transfers: %d committed, %d failed; %d forgotten, %d remembered, %d of them committed late; %d went on after an error; %d reads, %d of them reaped; longest statement %v",

@@ -25,8 +25,8 @@ type Connector struct {
 	traits traits
 
 	mu     sync.Mutex
-	open   int   // SQLite handles of this pool that its connections use
-	linger *conn // its recycled handle waits for its successor
+	open   int     // SQLite handles of this pool that its connections use
+	linger *handle // a recycled one that waits for its successor
 	closed bool
 }
 
@@ -111,28 +111,28 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	n := &conn{connector: c, inner: inner, db: capi.Of(opened)}
 	n.tx.c = n
+	n.watch.c = n
 	if !n.db.OK() {
 		c.pool.Lacks("sqlite3 handle")
 	}
 	n.leased = !fromOpener()
-	n.rec = c.pool.Open(control{weak.Make(n)}, n.leased, exemption(ctx))
+	n.rec = c.pool.New(n.leased, exemption(ctx))
 	n.gate.word = n.rec.Word()
 	n.gate.shared = c.traits.cacheGate(inner.GetFilename("main"))
 	n.session.start(n)
-	n.watch.c = n
-	runtime.AddCleanup(n, (*tracker.Conn).Dropped, n.rec)
 	n.startWaiting()
 	if c.sqlite.ConnectHook != nil {
 		n.sync()
 	}
-
 	c.mu.Lock()
 	c.open++
 	linger := c.linger
 	c.linger = nil
 	c.mu.Unlock()
+	runtime.AddCleanup(n, (*tracker.Conn).Dropped, n.rec)
+	n.rec.Register(control{weak.Make(n)}) // the reaper may come from here on
 	if linger != nil {
-		c.cfg.Tracker.Go(func() { linger.closeSQLite() }) // its successor is open
+		c.cfg.Tracker.Go(func() { linger.close() }) // its successor is open
 	}
 	return n, nil
 }
@@ -146,7 +146,7 @@ func (c *Connector) Close() error {
 	c.mu.Unlock()
 	var err error
 	if linger != nil {
-		err = linger.closeSQLite()
+		err = linger.close()
 	}
 	theWatchdog.settle()
 	if c.pool != nil {
@@ -155,20 +155,40 @@ func (c *Connector) Close() error {
 	return err
 }
 
+// handle is an open SQLite handle without its connection, and what only it uses.
+type handle struct {
+	inner sqliteConn
+	wait  capi.Wait
+}
+
+func (h handle) close() error {
+	err := h.inner.Close()
+	h.wait.Free() // SQLite's handlers looked at it until now
+	return err
+}
+
+// takeHandle takes the handle from a dead connection. The caller is inside the
+// gate, and nobody who could tell an operation to stop is on his way.
+func (c *conn) takeHandle() handle {
+	h := handle{c.inner, c.wait}
+	c.wait = capi.Wait{}
+	return h
+}
+
 // closeHandle closes a connection's SQLite handle. The last handle of a file
 // tears its WAL down when it closes and the next open builds it again: one that
 // is only recycled lingers until its successor is open.
-func (c *Connector) closeHandle(n *conn, recycled bool) error {
+func (c *Connector) closeHandle(h handle, db capi.DB, recycled bool) error {
 	c.mu.Lock()
 	c.open--
 	if recycled && c.open == 0 && c.linger == nil && !c.closed {
-		c.linger = n
+		c.linger = &h
 		c.mu.Unlock()
-		n.db.ReleaseMemory()
+		db.ReleaseMemory()
 		return nil
 	}
 	c.mu.Unlock()
-	return n.closeSQLite()
+	return h.close()
 }
 
 // fromOpener reports whether database/sql's background opener is calling: it
@@ -176,11 +196,4 @@ func (c *Connector) closeHandle(n *conn, recycled bool) error {
 // without a word.
 func fromOpener() bool {
 	return callstack.Capture(new(callstack.Scratch)).Calls("database/sql.(*DB).openNewConnection")
-}
-
-// closeSQLite closes the handle, and with it what only it could use.
-func (n *conn) closeSQLite() error {
-	err := n.inner.Close()
-	n.wait.Free()
-	return err
 }

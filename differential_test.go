@@ -632,6 +632,17 @@ func (r *diffRec) tx(b interface {
 	return tx
 }
 
+// begin begins a transaction that need not come about.
+func (r *diffRec) begin(ctx context.Context, b interface {
+	BeginTx(context.Context, *sql.TxOptions) (*sql.Tx, error)
+}) {
+	tx, err := b.BeginTx(ctx, nil)
+	r.err("begin", err)
+	if err == nil {
+		r.err("rollback", tx.Rollback())
+	}
+}
+
 // connection takes a connection that the scenario needs.
 func (r *diffRec) connection(db *sql.DB) *sql.Conn {
 	r.t.Helper()
@@ -721,13 +732,17 @@ func (r *diffRec) files() {
 }
 
 // diffStop is a hook that registers the SQL function stop(x): it calls r.stop
-// and returns x.
+// and returns x. It fails in the end, so that a test that is in vain does, too.
 func diffStop(r *diffRec, c *sqlite3.SQLiteConn) error {
-	return c.RegisterFunc("stop", func(x int64) int64 {
+	deadline := time.Now().Add(20 * time.Second)
+	return c.RegisterFunc("stop", func(x int64) (int64, error) {
 		if r.stop != nil {
 			r.stop()
 		}
-		return x
+		if time.Now().After(deadline) {
+			return 0, errors.New("nobody stops this")
+		}
+		return x, nil
 	}, false)
 }
 
@@ -745,8 +760,8 @@ func diffFail(_ *diffRec, c *sqlite3.SQLiteConn) error {
 // diffForever is a query that runs until it is interrupted, and calls stop().
 const diffForever = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + stop(1) FROM c) SELECT count(*) FROM c"
 
-// diffEndless returns rows until it is interrupted.
-const diffEndless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c"
+// diffEndless returns rows until it is interrupted, or nearly so.
+const diffEndless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 20000000) SELECT x FROM c"
 
 // diffScenarios are the programs. What they share: a table t (a INTEGER PRIMARY
 // KEY, b TEXT) where they need one.
@@ -1458,9 +1473,8 @@ var diffErrors = []diffScenario{
 	{name: "hook that fails", hook: func(r *diffRec, c *sqlite3.SQLiteConn) error { return errDiff }, on: "file", run: func(r *diffRec, db *sql.DB) {
 		r.err("ping", db.Ping())
 		r.exec(db, diffTable)
-		_, err := db.Begin()
-		r.err("begin", err)
-		_, err = db.Conn(bg)
+		r.begin(bg, db)
+		_, err := db.Conn(bg)
 		r.err("conn", err)
 		r.prepareFails(db, "SELECT 1")
 		r.stats(db)
@@ -1542,8 +1556,7 @@ var diffLocks = []diffScenario{
 		r.exec(tx, "INSERT INTO t VALUES (4, 'first')")
 		r.exec(other, "INSERT INTO t VALUES (5, 'second')")
 		r.query(other, "INSERT INTO t VALUES (5, 'second') RETURNING a")
-		_, err := other.Begin()
-		r.err("begin", err)
+		r.begin(bg, other)
 		ctx, cancel := context.WithCancel(bg)
 		defer cancel()
 		r.execCtx(ctx, other, "INSERT INTO t VALUES (5, 'second')")
@@ -1566,12 +1579,10 @@ var diffLocks = []diffScenario{
 		diffFilled(r, db)
 		other := r.open("")
 		tx := r.tx(db)
-		_, err := other.Begin()
-		r.err("begin", err)
+		r.begin(bg, other)
 		r.stats(other)
 		c := r.connection(other)
-		_, err = c.BeginTx(bg, nil)
-		r.err("begin", err)
+		r.begin(bg, c)
 		r.query(c, "SELECT * FROM t")
 		r.exec(tx, "INSERT INTO t VALUES (4, 'in')")
 		r.err("rollback", tx.Rollback())
@@ -1779,8 +1790,7 @@ var diffContexts = []diffScenario{
 			r.scanCtx(ctx, db, "SELECT * FROM t")
 			_, err := db.PrepareContext(ctx, "SELECT 1")
 			r.err("prepare", err)
-			_, err = db.BeginTx(ctx, nil)
-			r.err("begin", err)
+			r.begin(ctx, db)
 			_, err = db.Conn(ctx)
 			r.err("conn", err)
 			r.err("ping", db.PingContext(ctx))
@@ -2020,9 +2030,8 @@ var diffRows = []diffScenario{
 		r.exec(db, "SELECT 1")
 		r.scan(db, "SELECT 1")
 		r.prepareFails(db, "SELECT 1")
-		_, err := db.Begin()
-		r.err("begin", err)
-		_, err = db.Conn(bg)
+		r.begin(bg, db)
+		_, err := db.Conn(bg)
 		r.err("conn", err)
 		r.err("ping", db.Ping())
 		r.err("close", db.Close())
@@ -2432,8 +2441,7 @@ var diffTransactions = []diffScenario{
 		tx := r.tx(c)
 		r.exec(c, "INSERT INTO t VALUES (4, 'beside')") // the same connection
 		r.exec(tx, "INSERT INTO t VALUES (5, 'in')")
-		_, err := c.BeginTx(bg, nil)
-		r.err("begin", err)
+		r.begin(bg, c)
 		r.exec(c, "BEGIN")
 		r.query(c, "SELECT * FROM t")
 		r.err("rollback", tx.Rollback())
@@ -2482,6 +2490,11 @@ var diffTextTransactions = []diffScenario{
 		r.exec(db, "BEGIN; INSERT INTO t VALUES (?2, ?1); COMMIT; UPDATE t SET b = ?2 || ?1 WHERE a = 10", "x", 10, "y", "z")
 		r.exec(db, "BEGIN; INSERT INTO t VALUES (:a, :b); COMMIT; UPDATE t SET b = :b || '!' WHERE a = :a", sql.Named("b", "named"), sql.Named("a", 11))
 		r.exec(db, "BEGIN; INSERT INTO t VALUES (?, 'more'); COMMIT", 12, "unused")
+		r.exec(db, "BEGIN; INSERT INTO t VALUES (:a, :b); COMMIT; UPDATE t SET b = :c || :b WHERE a = :a",
+			sql.Named("a", 17), sql.Named("b", "b"), sql.Named("c", "c"), sql.Named("d", "d"), sql.Named("e", "e"))
+		r.query(db, "BEGIN; INSERT INTO t VALUES (:a, :b); COMMIT; SELECT b || :c FROM t WHERE a = :a",
+			sql.Named("a", 18), sql.Named("b", "b"), sql.Named("c", "c"), sql.Named("d", "d"))
+		r.exec(db, "BEGIN; INSERT INTO t VALUES (?, :b); COMMIT; UPDATE t SET b = :b || ? WHERE a = ?", 19, sql.Named("b", "b"), "x", "y", 19)
 		r.exec(db, "SAVEPOINT s; INSERT INTO t VALUES (13, 'in'); SAVEPOINT s; INSERT INTO t VALUES (14, 'out'); ROLLBACK TO s; RELEASE s; RELEASE s")
 		r.query(db, "BEGIN; INSERT INTO t VALUES (15, 'in'); COMMIT; SELECT count(*) FROM t")
 		r.query(db, "BEGIN; INSERT INTO t VALUES (?, 'in'); COMMIT; SELECT * FROM t WHERE a = ?", 16, 16)
@@ -2489,7 +2502,7 @@ var diffTextTransactions = []diffScenario{
 		r.exec(db, "COMMIT")
 		r.exec(db, "BEGIN")
 		r.exec(db, "ROLLBACK")
-	}, sees: []string{"row int64 16", "no transaction is active", `text "zy"`}},
+	}, sees: []string{"row int64 16", "no transaction is active", `text "zy"`, `row int64 17, text "cb"`, `row text "bc"`}},
 
 	{name: "whole transactions with too few arguments", one: true, on: "file wal memory", run: func(r *diffRec, db *sql.DB) {
 		diffFilled(r, db)
@@ -2510,8 +2523,7 @@ var diffTextTransactions = []diffScenario{
 		r.exec(db, "BEGIN; INSERT INTO t VALUES (4, 'out'); INSERT INTO nosuch VALUES (1); COMMIT")
 		r.query(db, "SELECT count(*) FROM t")
 		r.exec(db, "BEGIN")
-		_, err := db.Begin()
-		r.err("begin", err)
+		r.begin(bg, db)
 		r.stats(db)
 		r.exec(db, "ROLLBACK")
 		r.query(db, "SELECT count(*) FROM t")
@@ -2530,11 +2542,9 @@ var diffTextTransactions = []diffScenario{
 		diffFilled(r, db)
 		r.exec(db, "BEGIN")
 		r.exec(db, "INSERT INTO t VALUES (4, 'in')")
-		_, err := db.Begin()
-		r.err("begin", err)
+		r.begin(bg, db)
 		ctx, cancel := context.WithCancel(bg)
-		_, err = db.BeginTx(ctx, nil)
-		r.err("begin", err)
+		r.begin(ctx, db)
 		cancel()
 		r.exec(db, "INSERT INTO t VALUES (5, 'in')")
 		r.exec(db, "COMMIT")
@@ -2828,8 +2838,7 @@ var diffConns = []diffScenario{
 		r.query(c, "SELECT 1")
 		r.scan(c, "SELECT 1")
 		r.prepareFails(c, "SELECT 1")
-		_, err := c.BeginTx(bg, nil)
-		r.err("begin", err)
+		r.begin(bg, c)
 		r.err("ping", c.PingContext(bg))
 		r.err("raw", r.raw(c, func(*sqlite3.SQLiteConn) error { return nil }))
 		r.stmtExec(s, 5, "five")
@@ -3018,8 +3027,7 @@ var diffConns = []diffScenario{
 		}
 		raw("BEGIN")
 		raw("INSERT INTO t VALUES (4, 'in')")
-		_, err := c.BeginTx(bg, nil)
-		r.err("begin", err)
+		r.begin(bg, c)
 		raw("COMMIT")
 		r.err("close", c.Close())
 		r.query(db, "SELECT * FROM t")
@@ -3030,8 +3038,7 @@ var diffConns = []diffScenario{
 		return err
 	}, run: func(r *diffRec, db *sql.DB) {
 		r.exec(db, "INSERT INTO h VALUES (1)")
-		_, err := db.Begin()
-		r.err("begin", err)
+		r.begin(bg, db)
 		r.exec(db, "INSERT INTO h VALUES (2)")
 		r.exec(db, "COMMIT")
 		r.query(db, "SELECT * FROM h")
@@ -3099,11 +3106,7 @@ var diffDSNs = []diffScenario{
 			}
 			r.err("ping", other.Ping())
 			r.exec(other, "SELECT 1")
-			tx, err := other.Begin()
-			r.err("begin", err)
-			if err == nil {
-				r.err("rollback", tx.Rollback())
-			}
+			r.begin(bg, other)
 			r.stats(other)
 			r.err("close", other.Close())
 		}
@@ -3293,6 +3296,9 @@ func TestDifferentialRandom(t *testing.T) {
 				t.Run(fmt.Sprintf("%d/%s", seed, storage), func(t *testing.T) {
 					t.Parallel()
 					s := diffScenario{run: func(r *diffRec, db *sql.DB) { diffRandom(r, db, rand.New(rand.NewPCG(seed, 1))) }}
+					if seed%4 == 0 {
+						s.dsn = "_stmt_cache_size=4"
+					}
 					if d := diffOf(diffRun(t, diffRaw, &s, storage), diffRun(t, diffOurs, &s, storage)); d != "" {
 						t.Errorf("the transcripts differ:\n%s", d)
 					}
@@ -3866,8 +3872,7 @@ var diffDeliberate = []diffDifference{
 		r.queryCtx(ctx, other, "INSERT INTO t VALUES (5, 'waits') RETURNING a")
 		ctx, cancel = context.WithTimeout(bg, 20*time.Millisecond)
 		defer cancel()
-		_, err := other.BeginTx(ctx, nil)
-		r.err("begin", err)
+		r.begin(ctx, other)
 		r.err("rollback", tx.Rollback())
 		diffCount(r, other)
 	}}, why: whyWait, raw: []string{ // after the whole timeout

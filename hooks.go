@@ -108,7 +108,11 @@ func (c *conn) Close() error {
 		c.gone = errConnClosed
 		c.gate.set(dead)
 		theWatchdog.remove(&c.watch)
-		err = c.connector.closeHandle(c, c.recycled)
+		// An interrupt must not reach a handle that is closed: without a
+		// current transaction none is sent, and behind take none is on its way.
+		c.current.Store(0)
+		c.gate.take(0)
+		err = c.connector.closeHandle(c.takeHandle(), c.db, c.recycled)
 	}
 	c.rec.Close()
 	first := !c.closed

@@ -533,39 +533,6 @@ func TestCondemnedClose(t *testing.T) {
 	s.content(1)
 }
 
-// The last handle of a file that is recycled waits for its successor, whose
-// owner closes it.
-func TestRecycleBesideConnect(t *testing.T) {
-	connector, err := NewConnector(Config{
-		DSN:     "file:" + filepath.Join(t.TempDir(), "linger.db") + "?_journal_mode=WAL&_busy_timeout=60000",
-		Policy:  tracker.Policy{MaxAccess: 1, CheckInterval: 1, MemoryInterval: time.Minute},
-		Mode:    tracker.Basic,
-		Tracker: tracker.New(tracker.Options{}),
-		Logger:  slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := sql.OpenDB(connector)
-	var workers sync.WaitGroup
-	for range 3 {
-		workers.Go(func() {
-			for range 300 {
-				if _, err := db.Exec("SELECT count(*) FROM sqlite_schema"); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	workers.Wait()
-	if err := db.Close(); err != nil {
-		t.Error(err)
-	}
-	if st := connector.Stats(); st.Recycled < 800 {
-		t.Errorf("%d connections were recycled, want nearly all of %d", st.Recycled, st.Created)
-	}
-}
-
 // The reaper may look at a connection as soon as it is registered.
 func TestConnectBesideReaper(t *testing.T) {
 	tr := tracker.New(tracker.Options{})
@@ -664,7 +631,7 @@ func TestStorm(t *testing.T) {
 	}
 	var found verdicts
 	condemner.Go(func() { found = s.condemn(rand.New(rand.NewPCG(seed, 100))) })
-	time.Sleep(*stormTime) // how long it runs
+	<-time.After(*stormTime)
 	s.stop.Store(true)
 	workers.Wait()
 	condemner.Wait()

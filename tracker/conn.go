@@ -72,23 +72,35 @@ type seen struct {
 // Open registers a connection. leased says whether it is checked out at once;
 // a connection opened for the pool's stock is not.
 func (p *Pool) Open(control Control, leased bool, exempt string) *Conn {
-	t := p.tracker
+	c := p.New(leased, exempt)
+	c.Register(control)
+	return c
+}
+
+// New makes the record of a connection that nobody sees yet.
+func (p *Pool) New(leased bool, exempt string) *Conn {
 	c := &Conn{
-		pool:    p,
-		control: control,
-		opened:  t.clock.now(),
-		jitter:  0.025 * rand.Float64(),
+		pool:   p,
+		opened: p.tracker.clock.now(),
+		jitter: 0.025 * rand.Float64(),
 	}
 	c.lease.kind, c.tx.kind = KindConnection, KindTransaction
 	if leased {
-		c.beginLease(exempt) // before the reaper can see it
+		c.beginLease(exempt)
 	}
+	return c
+}
+
+// Register makes the connection known: from here on the reaper may come.
+func (c *Conn) Register(control Control) {
+	t := c.pool.tracker
+	c.control = control
+	leased := c.leased
 	t.add(c)
 	c.emit(EventOpened)
 	if leased && t.leaseEvents.Load() {
 		c.emit(EventCheckOut)
 	}
-	return c
 }
 
 // ID names the connection, unique in the tracker.

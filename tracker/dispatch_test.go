@@ -273,6 +273,7 @@ func TestCallbackCallsEverything(t *testing.T) {
 		var f *fake
 		done := false
 		l.OnLeak(func(leak Leak) {
+			f.do(f.rollback) // as sql.DB.Close does
 			cancel := l.Subscribe(func(Event) {})
 			l.OnLeak(func(Leak) {})()
 			l.AddDetector(func(Record) Reason { return "" })()
@@ -291,7 +292,6 @@ func TestCallbackCallsEverything(t *testing.T) {
 			}
 			other.Open(still{}, true, "").Close()
 			other.Close()
-			f.rollback() // as sql.DB.Close does
 			f.Close()
 			p.Close()
 			l.Tracker.Close()
