@@ -93,8 +93,11 @@ func (c *conn) carryInside(o *tracker.Order) (out tracker.Outcome) {
 		}
 		c.gate.release()
 	}()
+	// Closing rows may commit, and closing must not wait for a lock here.
+	c.wait.Stop(true)
 	c.drain()
 	out = c.carry(o)
+	c.wait.Stop(false)
 	returned = true
 	return out
 }
@@ -124,6 +127,8 @@ func (c *conn) carry(o *tracker.Order) tracker.Outcome {
 	case tracker.ScopeRelease:
 		c.db.ReleaseMemory()
 		return tracker.Done
+	case tracker.ScopeProven:
+		return tracker.Done // drained
 	}
 	return tracker.Void
 }
@@ -187,6 +192,7 @@ func (c *conn) die(err error) {
 	c.gone = err
 	c.exhume()
 	c.gate.set(dead)
+	c.forgetConn()
 	c.rec.ForceClosed()
 	theWatchdog.remove(&c.watch)
 	h, connector := c.takeHandle(), c.connector
@@ -226,7 +232,7 @@ func (c *conn) carryCondemned(err error) error {
 		t.reapedBy(c, verdict)
 		c.rec.Settle(o, tracker.Done)
 		return verdict
-	case isInterrupt(err): // the COMMIT itself, and it did not commit
+	case !c.txn.open && t == nil && gaveUp(err): // the COMMIT itself, and it did not commit
 		c.rec.Settle(o, tracker.Done)
 		return reaped(o.Leaks[0])
 	}

@@ -23,6 +23,8 @@ type conn struct {
 
 	watch   watch
 	leased  bool
+	lease   uint64 // counts leases
+	ops     int    // operations of this lease, as far as arm sees them
 	tx      tx
 	txn     txn
 	session session
@@ -166,6 +168,8 @@ func (c *conn) between(err error) error {
 // checkOut begins a lease.
 func (c *conn) checkOut(ctx context.Context) {
 	c.leased = true
+	c.lease++
+	c.ops = 0
 	c.rec.CheckOut(exemption(ctx))
 }
 
@@ -209,8 +213,11 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	}
 	c.rec.Executing(query)
 	inner, guarded, err := c.arm(ctx, 0)
-	if err != nil {
+	if err != nil && (class&textTx == 0 || !c.txn.open) {
 		return c.execOver(ctx, class, query, args)
+	}
+	if err != nil {
+		inner = context.Background() // the end of a transaction is not refused
 	}
 	restore := c.busyHandler && namesBusyTimeout(class, query)
 	if restore {
@@ -219,7 +226,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	var res driver.Result
 	if class&(textMulti|textTx) == textMulti|textTx && c.db.OK() {
 		c.spare()
-		res, err = c.execEach(ctx, inner, query, args)
+		res, err = c.execEach(ctx, inner, guarded, query, args)
 	} else {
 		res, err = c.innerExec(inner, query, args)
 		if err != nil && guarded {
@@ -294,12 +301,12 @@ func (p *parts) next(c *conn) (text string, args []driver.NamedValue, last bool)
 }
 
 // execEach runs the statements of a text one by one.
-func (c *conn) execEach(ctx, inner context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *conn) execEach(ctx, inner context.Context, guarded bool, query string, args []driver.NamedValue) (driver.Result, error) {
 	for p := newParts(query, args); ; {
 		text, own, last := p.next(c)
 		c.beforePart(text)
 		res, err := c.innerExec(inner, text, own)
-		err = c.afterPart(ctx, inner, text, err)
+		err = c.afterPart(ctx, guarded, text, err)
 		if err != nil || last {
 			return res, err
 		}
@@ -308,7 +315,7 @@ func (c *conn) execEach(ctx, inner context.Context, query string, args []driver.
 
 // queryEach runs the statements of a text one by one and returns the rows of
 // the last.
-func (c *conn) queryEach(ctx, inner context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+func (c *conn) queryEach(ctx, inner context.Context, guarded bool, query string, args []driver.NamedValue) (driver.Rows, error) {
 	for p := newParts(query, args); ; {
 		text, own, last := p.next(c)
 		c.beforePart(text)
@@ -316,7 +323,7 @@ func (c *conn) queryEach(ctx, inner context.Context, query string, args []driver
 		if err == nil && !last {
 			opened.Close() // go-sqlite3 takes one step of it, too
 		}
-		err = c.afterPart(ctx, inner, text, err)
+		err = c.afterPart(ctx, guarded, text, err)
 		if err != nil || last {
 			if err != nil && opened != nil {
 				opened.Close()
@@ -338,15 +345,15 @@ func (c *conn) beforePart(text string) {
 }
 
 // afterPart follows one statement of a text.
-func (c *conn) afterPart(ctx, inner context.Context, text string, err error) error {
-	if inner != ctx {
+func (c *conn) afterPart(ctx context.Context, guarded bool, text string, err error) error {
+	if guarded {
 		err = ended(ctx, err)
 	}
 	class := classify(text)
 	if class != 0 || err != nil {
 		c.after(ctx, class, text, err)
 	}
-	if err = c.between(err); err == nil && inner != ctx && class&textEndsTx == 0 {
+	if err = c.between(err); err == nil && guarded && class&textEndsTx == 0 {
 		err = ctx.Err()
 	}
 	return err
@@ -381,7 +388,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	var opened driver.Rows
 	if class&(textMulti|textTx) == textMulti|textTx && c.db.OK() {
 		c.spare()
-		opened, err = c.queryEach(ctx, inner, query, args)
+		opened, err = c.queryEach(ctx, inner, guarded, query, args)
 	} else {
 		opened, err = c.innerQuery(inner, query, args)
 		opened, err = c.begun(ctx, guarded, class, query, opened, err)

@@ -25,8 +25,9 @@ type Connector struct {
 	traits traits
 
 	mu     sync.Mutex
-	open   int     // SQLite handles of this pool that its connections use
-	linger *handle // a recycled one that waits for its successor
+	conns  map[weak.Pointer[conn]]struct{} // open ones
+	open   int                             // SQLite handles of this pool that its connections use
+	linger *handle                         // a recycled one that waits for its successor
 	closed bool
 }
 
@@ -126,6 +127,10 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	c.mu.Lock()
 	c.open++
+	if c.conns == nil {
+		c.conns = make(map[weak.Pointer[conn]]struct{})
+	}
+	c.conns[weak.Make(n)] = struct{}{}
 	linger := c.linger
 	c.linger = nil
 	c.mu.Unlock()
@@ -143,6 +148,13 @@ func (c *Connector) Close() error {
 	c.mu.Lock()
 	linger := c.linger
 	c.linger, c.closed = nil, true
+	// Nothing of database/sql holds what is still leased from here on. It stays
+	// watched until it is closed or reaped; collected, it would keep its locks.
+	for w := range c.conns {
+		if n := w.Value(); n != nil {
+			orphans.Store(n, struct{}{})
+		}
+	}
 	c.mu.Unlock()
 	var err error
 	if linger != nil {
@@ -153,6 +165,18 @@ func (c *Connector) Close() error {
 		c.pool.Close()
 	}
 	return err
+}
+
+// orphans holds the connections that are leased while their pool is closed.
+var orphans sync.Map // of *conn
+
+// forgetConn takes a connection that is closed from the lists.
+func (n *conn) forgetConn() {
+	c := n.connector
+	c.mu.Lock()
+	delete(c.conns, weak.Make(n))
+	c.mu.Unlock()
+	orphans.Delete(n)
 }
 
 // handle is an open SQLite handle without its connection, and what only it uses.

@@ -94,8 +94,9 @@ func (g *gate) enterNow() (uint64, bool) {
 		case w&reaping != 0:
 			return 0, false
 		case g.word.CompareAndSwap(w, w|busy):
-			if g.shared != nil {
-				g.shared.RLock()
+			if g.shared != nil && !g.shared.TryRLock() {
+				g.clear(busy) // the reaper is inside another connection of the cache
+				return 0, false
 			}
 			return w & (tombed | dead), true
 		}

@@ -49,8 +49,17 @@ func (c *conn) IsValid() bool {
 	reason := c.rec.CheckIn()
 	c.leased = false
 	valid := f&dead == 0 && !c.discard
-	if c.txn.tomb != nil {
-		c.txn.tomb.pooled = true
+	if t := c.txn.tomb; t != nil {
+		t.pooled = true
+		// Begun in this lease, which did more than that: it was a sql.Conn's,
+		// and its owner will not come back.
+		if t.lease == c.lease && c.ops > 1 {
+			if c.session.forever != "" && c.inner.AutoCommit() {
+				c.exhume()
+			} else {
+				valid = false
+			}
+		}
 	} else if valid && reason != "" && !c.txn.open && c.mayRecycle(reason) {
 		c.recycled, valid = true, false
 	}
@@ -107,6 +116,7 @@ func (c *conn) Close() error {
 		}
 		c.gone = errConnClosed
 		c.gate.set(dead)
+		c.forgetConn()
 		theWatchdog.remove(&c.watch)
 		// An interrupt must not reach a handle that is closed: without a
 		// current transaction none is sent, and behind take none is on its way.
@@ -162,6 +172,8 @@ func (c *conn) prove(undo func()) {
 		c.handOver(undo)
 		return
 	}
+	c.wait.Stop(true) // closing must not wait for a lock here
 	undo()
+	c.wait.Stop(false)
 	c.gate.release()
 }

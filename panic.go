@@ -28,6 +28,7 @@ func (c *conn) lose() {
 		c.gate.clear(attended)
 		c.watch.dismiss()
 	}
+	c.forgetConn()
 	capi.Forget(c.inner)
 }
 

@@ -30,6 +30,7 @@ type rowsState struct {
 	ctx   context.Context // the query's, if the guard watches it
 	moved bool            // Next was called: from now on it steps
 	slot  int             // in conn.rows, -1 if closed
+	out   bool            // the handle is handed out
 	res   tracker.Resource
 }
 
@@ -55,7 +56,7 @@ func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, s
 	}
 	r := c.takeRows()
 	st := r.st
-	st.inner, st.stmt, st.err, st.tx, st.moved = inner, stmt, nil, 0, false
+	st.inner, st.stmt, st.err, st.tx, st.moved, st.out = inner, stmt, nil, 0, false, true
 	if guarded {
 		st.ctx = ctx
 	}
@@ -196,6 +197,10 @@ func (r *rows) Close() error {
 	if c.gate.enter()&busy != 0 {
 		return errBusy
 	}
+	if !st.out { // closed before; the handle may be somebody else's
+		return c.leave(nil)
+	}
+	st.out = false
 	var err error
 	if st.slot >= 0 {
 		if err = st.inner.Close(); err != nil {

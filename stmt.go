@@ -23,6 +23,7 @@ type stmtState struct {
 	query   string
 	class   textClass
 	columns bool       // it returns columns
+	inputs  int        // parameters
 	last    *rowsState // its newest open rows
 	slot    int        // in conn.stmts, -1 if closed
 	res     tracker.Resource
@@ -51,6 +52,7 @@ func (c *conn) openStmt(ctx context.Context, prepared driver.Stmt, query string)
 		c.session.note(c, st.class, query) // a PRAGMA acts when it is prepared
 	}
 	st.handle = capi.OfStmt(prepared)
+	st.inputs = inner.NumInput()
 	st.columns = st.handle.Columns() > 0
 	st.slot = len(c.stmts)
 	c.stmts = append(c.stmts, st)
@@ -108,12 +110,7 @@ func (c *conn) finalize(st *stmtState) error {
 }
 
 // NumInput returns the number of parameters. It does not reach SQLite.
-func (s *stmt) NumInput() int {
-	if inner := s.st.inner; inner != nil {
-		return inner.NumInput()
-	}
-	return -1
-}
+func (s *stmt) NumInput() int { return s.st.inputs }
 
 // ExecContext runs the statement.
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
@@ -126,9 +123,12 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	}
 	c.rec.Executing(st.query)
 	inner, guarded, err := c.arm(ctx, 0)
-	if err != nil {
+	if err != nil && (st.class&textTx == 0 || !c.txn.open) {
 		_, err = c.stmtQuery(ctx, st, args) // binds, and finds the same
 		return nil, c.leave(err)
+	}
+	if err != nil {
+		inner = context.Background() // the end of a transaction is not refused
 	}
 	res, err := c.stmtExec(inner, st, args)
 	if err != nil && guarded {

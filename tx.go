@@ -56,7 +56,14 @@ func (t *tx) Commit() error {
 	}
 	if f&tombed != 0 {
 		err := c.txn.tomb.err
-		c.exhume() // database/sql lets nothing more of this transaction through
+		if !c.inner.AutoCommit() { // the guard's ROLLBACK failed
+			c.innerExec(context.Background(), "ROLLBACK", nil)
+		}
+		if c.inner.AutoCommit() {
+			c.exhume() // database/sql lets nothing more of this transaction through
+		} else {
+			c.discard = true
+		}
 		return c.leave(err)
 	}
 	return c.leave(t.end(c.begins.commit(c)))
@@ -78,7 +85,7 @@ func (t *tx) Rollback() error {
 	}
 	if f&tombed != 0 {
 		byGuard := c.txn.tomb.byGuard
-		c.exhume()
+		c.exhume() // end buries it again if the transaction cannot be ended
 		if byGuard && c.inner.AutoCommit() {
 			return c.leave(nil)
 		}

@@ -17,6 +17,7 @@ type txn struct {
 	open       bool
 	id         uint64   // the tracker's, stays behind in a tomb
 	savepoints []string // as SQLite compares them, the outermost first
+	lease      uint64   // in which it began
 	outer      bool     // the outermost savepoint is the transaction itself
 	tomb       *tomb
 }
@@ -31,6 +32,7 @@ type tomb struct {
 	since   time.Time
 	pooled  bool         // the connection has been in the pool since
 	killed  []*rowsState // that answer with err
+	lease   uint64       // in which the transaction began
 }
 
 // refuse returns the tomb's error. A transaction by SQL text may go on in a
@@ -142,6 +144,7 @@ func (c *conn) beginTx(ctx context.Context, query string) {
 	c.txn.savepoints = c.txn.savepoints[:0]
 	c.txn.id = c.rec.BeginTx(query, exemption(ctx))
 	c.current.Store(c.txn.id)
+	c.txn.lease = c.lease
 }
 
 func (c *conn) endTx() {
@@ -180,7 +183,7 @@ func (c *conn) rollbackBy(err error) {
 }
 
 func (c *conn) bury(t *tomb) {
-	t.since = time.Now()
+	t.since, t.lease = time.Now(), c.txn.lease
 	c.txn.tomb = t
 	c.gate.set(tombed)
 	c.endTx()

@@ -38,6 +38,7 @@ type watch struct {
 // go-sqlite3 and whether the operation is watched; with an error, ctx is over
 // and nothing must run.
 func (c *conn) arm(ctx context.Context, own int) (context.Context, bool, error) {
+	c.ops++
 	if c.raw.Load() {
 		c.sync() // who had the connection may have begun or ended a transaction
 	}

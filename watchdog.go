@@ -26,6 +26,7 @@ type watchdog struct {
 	list    []*watch
 	running bool
 	ended   chan struct{} // closed when the last run is over
+	again   chan struct{} // closed when something is listed again
 	wake    chan struct{}
 }
 
@@ -45,6 +46,10 @@ func (d *watchdog) add(w *watch) bool {
 	}
 	w.idle, w.seen = 0, 0
 	w.listed.Store(true)
+	if len(d.list) == 0 && d.again != nil {
+		close(d.again)
+		d.again = nil
+	}
 	d.list = append(d.list, w)
 	if !d.running {
 		d.running = true
@@ -82,13 +87,22 @@ func (d *watchdog) remove(w *watch) {
 func (d *watchdog) settle() {
 	d.mu.Lock()
 	ended, idle := d.ended, len(d.list) == 0
+	if !idle || ended == nil || tracker.InBubble() {
+		d.mu.Unlock()
+		return
+	}
+	if d.again == nil {
+		d.again = make(chan struct{})
+	}
+	again := d.again
 	d.mu.Unlock()
-	if idle && ended != nil && !tracker.InBubble() {
-		select {
-		case d.wake <- struct{}{}:
-		default:
-		}
-		<-ended
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case <-ended:
+	case <-again: // another pool needs it
 	}
 }
 

@@ -66,7 +66,9 @@ type seen struct {
 	first  time.Duration // first seen
 	next   time.Duration // nothing is due before, if the word stays
 	rested bool          // what idleness asks for was done
-	most   *Leak         // reported: too many statements
+	// forgotten is when the lease was first found without activity.
+	forgotten time.Duration
+	most      *Leak // reported: too many statements
 }
 
 // Open registers a connection. leased says whether it is checked out at once;

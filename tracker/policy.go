@@ -16,7 +16,7 @@ const (
 	// that too.
 	Observe
 	// Basic does only what happens inside the program's own calls: expiry and
-	// clean-up at check-in. No goroutine is started; meant for unit tests.
+	// clean-up at check-in. No reaper is started; meant for unit tests.
 	Basic
 	// Off passes everything through: nothing is tracked.
 	Off
@@ -66,7 +66,10 @@ type Policy struct {
 	// closed. Default 5m.
 	MaxIdle time.Duration
 	// LeakAfter is how long a lease may go without activity before it is a
-	// suspect; still so at the next check, it is reaped. Default 5m.
+	// suspect; still so at the next check, it is reaped. Default 5m. Rows that
+	// are not read on for as long count as forgotten even if their connection
+	// moves: a loop body that works longer than that for one row wants a longer
+	// limit, or Exempt.
 	LeakAfter time.Duration
 	// TxTimeout is the one absolute age: an older transaction is interrupted
 	// if it is running, and rolled back. Default 10m.

@@ -23,8 +23,8 @@ type reaper struct {
 // startLocked starts the reaper if the pool can need it and none runs, and
 // wakes it if it sleeps longer than this pool's limits allow.
 func (t *Tracker) startLocked(p *Pool) {
-	if p.open == 0 || !p.watched() {
-		return
+	if t.watched == 0 || p.open == 0 || !p.watched() {
+		return // nothing that the reaper could do anything for
 	}
 	if t.reaper != nil {
 		if p.policy.Load().period() < t.reaper.wait {
@@ -269,6 +269,17 @@ func (c *Conn) mayUndo(leaks ...*Leak) bool {
 	return true
 }
 
+// exemptRows reports whether rows are open that are not to be undone: with
+// their transaction they would be.
+func (c *Conn) exemptRows() bool {
+	for r := c.rows.head; r != nil; r = r.next {
+		if r.exempt != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // order marks the resources as taken and queues the order.
 func (c *Conn) order(f *findings, o *Order, resources ...*Resource) {
 	o.conn = c
@@ -287,13 +298,13 @@ func (c *Conn) timeOut(f *findings, p *Policy, now time.Duration) {
 	}
 	if l := c.tx.watch.leak; c.tx.suspect() && l.Reason != ReasonTxTimeout {
 		copied := *l
-		copied.Reason, copied.Limit = ReasonTxTimeout, p.TxTimeout
+		copied.Reason, copied.Limit, copied.named = ReasonTxTimeout, p.TxTimeout, false
 		copied.Age = c.pool.tracker.now() - c.tx.opened
 		copied.Idle = now - c.seen.active
 		c.tx.watch.leak = &copied // the same leak, by now for a stronger reason
 	}
 	l, _ := c.suspect(f, &c.tx, ReasonTxTimeout, p.TxTimeout, now, now-c.seen.active)
-	if !c.mayUndo(l) {
+	if !c.mayUndo(l) || c.exemptRows() {
 		return
 	}
 	undone := []*Resource{&c.tx} // and with it all rows, suspects or not
@@ -311,7 +322,7 @@ func (c *Conn) pooled(f *findings, p *Policy, rec *Record, now time.Duration, wo
 		return
 	}
 	l, _ := c.suspect(f, &c.tx, ReasonInPool, inPoolAfter, now, rec.Idle)
-	if txInPoolForgotten(p, rec) && c.mayUndo(l) {
+	if txInPoolForgotten(p, rec) && c.mayUndo(l) && !c.exemptRows() {
 		c.order(f, &Order{Scope: ScopeTransaction, Reason: ReasonLeakAfter, Resource: c.tx.id, Word: word}, &c.tx)
 	}
 }
@@ -338,14 +349,18 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 		}
 		return
 	}
-	confirmed := true
+	// Confirmed by a second check without activity in between.
+	confirmed := c.seen.forgotten > c.seen.active
+	if !confirmed {
+		c.seen.forgotten = now + 1 // later than the activity, even at the same check
+	}
 	leaks := make([]*Leak, 0, len(all))
 	for _, r := range all {
 		if r.watch.taken {
 			return
 		}
 		l, fresh := c.suspect(f, r, reason, limit, now, idle)
-		confirmed = confirmed && !fresh && now > r.watch.since && c.seen.active <= r.watch.since
+		confirmed = confirmed && !fresh && now > r.watch.since
 		leaks = append(leaks, l)
 	}
 	if confirmed && c.mayUndo(leaks...) && c.lease.exempt == "" {
@@ -480,8 +495,8 @@ func (c *Conn) lookAtRows(f *findings, now time.Duration) {
 				continue
 			}
 			idle := now - w.active
-			if w.taken || !rowsForgotten(p, idle) {
-				continue
+			if w.taken || !rowsForgotten(p, idle) || c.tx.watch.taken && c.tx.id != 0 {
+				continue // or undone with their transaction now
 			}
 			l, fresh := c.suspect(f, r, ReasonLeakAfter, p.LeakAfter, now, idle)
 			if !fresh && now > w.since && c.mayUndo(l) && c.lease.exempt == "" {

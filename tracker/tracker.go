@@ -40,7 +40,7 @@ type Tracker struct {
 	// Closings on goroutines of their own. Not a WaitGroup: they begin while
 	// others wait.
 	closing int
-	closed  chan struct{} // closed with the last one, nil if nobody waits
+	closed  chan struct{} // closed with the last one; made by the first, never in a foreign bubble
 }
 
 // Options are for New.
@@ -81,15 +81,16 @@ func (t *Tracker) Go(f func()) {
 		return
 	}
 	t.mu.Lock()
-	t.closing++
+	if t.closing++; t.closing == 1 {
+		t.closed = make(chan struct{})
+	}
 	t.mu.Unlock()
 	go func() {
 		defer func() {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			if t.closing--; t.closing == 0 && t.closed != nil {
+			if t.closing--; t.closing == 0 {
 				close(t.closed)
-				t.closed = nil
 			}
 		}()
 		f()
@@ -99,22 +100,18 @@ func (t *Tracker) Go(f func()) {
 // awaitClosings waits until no closing is under way.
 func (t *Tracker) awaitClosings() {
 	t.mu.Lock()
-	if t.closing == 0 {
-		t.mu.Unlock()
-		return
-	}
-	if t.closed == nil {
-		t.closed = make(chan struct{})
-	}
-	closed := t.closed
+	closed, none := t.closed, t.closing == 0
 	t.mu.Unlock()
-	<-closed
+	if !none {
+		<-closed
+	}
 }
 
 // Detector judges a connection beside the built-in criteria and returns why it
 // is a suspect, "" if it is not. It runs on the reaper's goroutine outside all
 // locks at every check of a leased connection; while it runs, nothing else is
-// checked. A panic in it is contained and counted.
+// checked, and it must not close a pool, which waits for the reaper. A panic in
+// it is contained and counted.
 //
 // A lease it names is reported, and reaped at the next check if it is still
 // named without activity in between.
