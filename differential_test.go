@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -921,7 +922,7 @@ var diffStatements = []diffScenario{
 		at := time.Date(1999, 12, 31, 23, 59, 59, 999999999, time.UTC)
 		for _, v := range []any{
 			nil, 1, int8(-8), int16(16), int32(-32), int64(1) << 62, uint(1), uint8(255), uint16(65535), uint32(1) << 31, uint64(1) << 62,
-			1.5, float32(0.25), -0.0, 1e308, "", "text", "nul\x00inside", "ünï", string([]byte{0xff, 0xfe}),
+			1.5, float32(0.25), math.Copysign(0, -1), 1e308, "", "text", "nul\x00inside", "ünï", string([]byte{0xff, 0xfe}),
 			[]byte(nil), []byte{}, []byte{0, 1, 2}, true, false, at, at.In(time.FixedZone("Y", -7200)), time.Time{},
 			&text, &number, none, diffValuer{int64(42)}, diffValuer{"valued"}, diffValuer{[]byte("bytes")}, &diffPtr{5}, (*diffValuer)(nil),
 			sql.NullString{String: "s", Valid: true}, sql.NullString{}, sql.NullInt64{Int64: 1, Valid: true}, sql.NullTime{Time: at, Valid: true},

@@ -4,12 +4,6 @@ package leakguard
 
 import "github.com/mattn/go-sqlite3"
 
-// isInterrupt reports whether SQLite gave up because of sqlite3_interrupt.
-func isInterrupt(err error) bool {
-	e, ok := err.(sqlite3.Error)
-	return ok && e.Code == sqlite3.ErrInterrupt
-}
-
 // codeError returns go-sqlite3's error for an extended result code.
 func codeError(code int) error {
 	return sqlite3.Error{Code: sqlite3.ErrNo(code & 0xff), ExtendedCode: sqlite3.ErrNoExtended(code)}

@@ -9,8 +9,6 @@ import (
 
 // Without cgo go-sqlite3 opens no connection, so nothing here is ever asked.
 
-func isInterrupt(error) bool { return false }
-
 func gaveUp(error) bool { return false }
 
 func codeError(code int) error { return fmt.Errorf("sqlite: result code %d", code) }
