@@ -212,6 +212,7 @@ func TestBubbleIsDeterministic(t *testing.T) {
 				})})
 				begin := time.Now()
 				run(t, g, createT)
+				synctest.Wait() // the reaper's first look, which else may come before or after the rest
 				c := g.conn(t)
 				rows := query(t, g, "SELECT i FROM "+eleven)
 				tx := g.begin(t)
