@@ -135,6 +135,7 @@ func (c *conn) enterText(f uint64, class textClass, query string) (rest string, 
 // that came meanwhile made of it.
 func (c *conn) leave(err error) error {
 	for !c.gate.leave() {
+		c.gate.clear(watched | beside) // SQLite is done: the context has nothing left to stop
 		bits := c.gate.take(condemned | stopped | attended)
 		if bits&attended != 0 {
 			c.watch.dismiss()

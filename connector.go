@@ -203,12 +203,14 @@ func (c *conn) takeHandle() handle {
 // tears its WAL down when it closes and the next open builds it again: one that
 // is only recycled lingers until its successor is open.
 func (c *Connector) closeHandle(h handle, db capi.DB, recycled bool) error {
+	if recycled {
+		db.ReleaseMemory() // before anybody else can close it
+	}
 	c.mu.Lock()
 	c.open--
 	if recycled && c.open == 0 && c.linger == nil && !c.closed {
 		c.linger = &h
 		c.mu.Unlock()
-		db.ReleaseMemory()
 		return nil
 	}
 	c.mu.Unlock()

@@ -1928,10 +1928,13 @@ var diffContexts = []diffScenario{
 		r.over(rows)
 		r.stats(db)
 		tx := r.tx(db)
-		ctx, cancel = context.WithTimeout(bg, 20*time.Millisecond)
-		defer cancel()
-		rows, err = tx.QueryContext(ctx, diffEndless)
-		r.check(err)
+		for d := 20 * time.Millisecond; ; d *= 2 { // until it is in time
+			ctx, cancel = context.WithTimeout(bg, d)
+			defer cancel()
+			if rows, err = tx.QueryContext(ctx, diffEndless); err == nil {
+				break
+			}
+		}
 		for rows.Next() {
 		}
 		r.over(rows)
@@ -1959,10 +1962,13 @@ var diffContexts = []diffScenario{
 	{name: "waiting for a connection", one: true, on: "file memory", run: func(r *diffRec, db *sql.DB) {
 		diffFilled(r, db)
 		c := r.connection(db)
-		ctx, cancel := context.WithTimeout(bg, 10*time.Millisecond)
-		defer cancel()
-		r.queryCtx(ctx, db, "SELECT * FROM t")
-		r.execCtx(ctx, db, "DELETE FROM t")
+		for db.Stats().WaitCount == 0 { // until it is in time to wait
+			ctx, cancel := context.WithTimeout(bg, 10*time.Millisecond)
+			defer cancel()
+			if _, err := db.QueryContext(ctx, "SELECT * FROM t"); err != context.DeadlineExceeded {
+				r.err("query", err)
+			}
+		}
 		r.stats(db)
 		done := make(chan error)
 		go func() {
@@ -3787,6 +3793,7 @@ var diffDeliberate = []diffDifference{
 		cancel()
 		_, direct := c.ExecContext(ctx, "DELETE FROM t")
 		_, prepared := s.ExecContext(ctx)
+		r.check(s.Close())
 		tx, begin := c.BeginTx(ctx, nil)
 		if tx != nil {
 			tx.Rollback()
@@ -3801,8 +3808,7 @@ var diffDeliberate = []diffDifference{
 		if r.side == diffOurs {
 			diffCount(r, c)
 		}
-		r.check(s.Close())
-		c.Close()
+		c.Close() // go-sqlite3's is closed already if it did begin
 	}}, why: whyOver, raw: []string{
 		"done or cancelled: true", // by chance
 		"done or cancelled: true",
@@ -3851,32 +3857,41 @@ var diffDeliberate = []diffDifference{
 		"close: ok",
 	}},
 
-	{diffScenario: diffScenario{name: "cancelled while it waits for a lock", dsn: "_busy_timeout=200", run: func(r *diffRec, db *sql.DB) {
+	{diffScenario: diffScenario{name: "cancelled while it waits for a lock", run: func(r *diffRec, db *sql.DB) {
 		diffFilled(r, db)
 		tx := r.tx(db)
 		r.must(tx, "INSERT INTO t VALUES (4, 'in the way')")
-		other := r.open("_txlock=immediate")
-		ctx, cancel := context.WithTimeout(bg, 20*time.Millisecond)
-		defer cancel()
-		r.execCtx(ctx, other, "INSERT INTO t VALUES (5, 'waits')")
-		ctx, cancel = context.WithTimeout(bg, 20*time.Millisecond)
-		defer cancel()
-		r.queryCtx(ctx, other, "INSERT INTO t VALUES (5, 'waits') RETURNING a")
-		ctx, cancel = context.WithTimeout(bg, 20*time.Millisecond)
-		defer cancel()
-		r.begin(ctx, other)
+		// go-sqlite3 waits to the end, so it gets a short wait; the guard gets
+		// one that would be too long.
+		params := "_txlock=immediate&_busy_timeout=150"
+		if r.side == diffOurs {
+			params = "_txlock=immediate&_busy_timeout=600000"
+		}
+		other := r.open(params)
+		soon := func() context.Context {
+			ctx, cancel := context.WithTimeout(bg, 50*time.Millisecond)
+			r.t.Cleanup(cancel)
+			return ctx
+		}
+		r.execCtx(soon(), other, "INSERT INTO t VALUES (5, 'waits')")
+		r.execCtx(soon(), other, "BEGIN IMMEDIATE; INSERT INTO t VALUES (5, 'waits'); COMMIT")
+		r.begin(soon(), other)
+		if r.side == diffOurs { // with Query, go-sqlite3 returns what the context says by then
+			r.queryCtx(soon(), other, "INSERT INTO t VALUES (5, 'waits') RETURNING a")
+		}
 		r.err("rollback", tx.Rollback())
 		diffCount(r, other)
-	}}, why: whyWait, raw: []string{ // after the whole timeout
+	}}, why: whyWait, raw: []string{
 		`exec INSERT INTO t VALUES (5, 'waits'): error sqlite3.Error "database is locked" code 5/5/0`,
-		"query INSERT INTO t VALUES (5, 'waits') RETURNING a: " + diffLate,
+		`exec BEGIN IMMEDIATE; INSERT INTO t VALUES (5, 'waits'); COMMIT: error sqlite3.Error "database is locked" code 5/5/0`,
 		`begin: error sqlite3.Error "database is locked" code 5/5/0`,
 		"rollback: ok",
 		"count: 3, ok",
 	}, ours: []string{
 		"exec INSERT INTO t VALUES (5, 'waits'): " + diffLate,
-		"query INSERT INTO t VALUES (5, 'waits') RETURNING a: " + diffLate,
+		"exec BEGIN IMMEDIATE; INSERT INTO t VALUES (5, 'waits'); COMMIT: " + diffLate,
 		"begin: " + diffLate,
+		"query INSERT INTO t VALUES (5, 'waits') RETURNING a: " + diffLate,
 		"rollback: ok",
 		"count: 3, ok",
 	}},

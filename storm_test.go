@@ -404,6 +404,25 @@ func TestStaleOrder(t *testing.T) {
 	}
 }
 
+// The same, with the connection between two operations of the next transaction.
+func TestStaleOrderBetweenOperations(t *testing.T) {
+	s := newStruck(t)
+	s.exec("BEGIN; INSERT INTO t VALUES(1)")
+	stale := s.c.txn.id
+	s.exec("COMMIT")
+	s.exec("BEGIN; INSERT INTO t VALUES(2)")
+	if out := s.control().Carry(orderFor(stale)); out != tracker.Void {
+		t.Errorf("Carry of an order whose transaction is over: %v, want void", out)
+	}
+	s.exec("COMMIT")
+	s.content(2)
+	if out := s.control().Carry(orderFor(s.c.txn.id)); out != tracker.Void {
+		t.Errorf("Carry of an order whose transaction is over, outside of one: %v, want void", out)
+	}
+	s.exec("INSERT INTO t VALUES(3)")
+	s.content(3)
+}
+
 // One text can end the condemned transaction and go on: what comes behind its
 // COMMIT is not meant, and must not make the COMMIT look failed.
 func TestCondemnedTextGoesOn(t *testing.T) {
@@ -452,53 +471,114 @@ func TestCondemnedTextGoesOn(t *testing.T) {
 	}
 }
 
-// The interrupt is for the condemned statement, not for the ROLLBACK by which
-// its owner carries the order out: that one has to succeed, or the transaction
-// keeps its locks.
+// The interrupt is for the condemned statement, or for one whose context has
+// ended, not for the ROLLBACK by which its owner carries the order out: that
+// one has to succeed, or the transaction keeps its locks.
 func TestCarryUninterrupted(t *testing.T) {
-	s := newStruck(t)
-	var sending, stop atomic.Bool
-	var sent, overlaps atomic.Int64
-	s.rollback = func() {
-		if sending.Load() {
-			overlaps.Add(1)
-		}
-	}
-	var nudger sync.WaitGroup
-	nudger.Go(func() {
-		for !stop.Load() {
-			s.c.gate.hit(func() {
-				sending.Store(true)
-				sent.Add(1)
-				for range 20 { // long enough for the ROLLBACK to begin
+	for way, hit := range map[string]func(g *gate, send func()){
+		"nudge":   func(g *gate, send func()) { g.hit(send) },
+		"context": func(g *gate, send func()) { g.stop(g.word.Load(), send) },
+	} {
+		t.Run(way, func(t *testing.T) {
+			s := newStruck(t)
+			var sending, stop atomic.Bool
+			var sent, overlaps atomic.Int64
+			s.rollback = func() {
+				for range 3 { // give it the time to come
+					if sending.Load() {
+						overlaps.Add(1)
+						return
+					}
 					runtime.Gosched()
 				}
-				sending.Store(false)
+			}
+			var nudger sync.WaitGroup
+			nudger.Go(func() {
+				for !stop.Load() {
+					hit(&s.c.gate, func() {
+						sending.Store(true)
+						sent.Add(1)
+						for range 20 { // long enough for the ROLLBACK to begin
+							runtime.Gosched()
+						}
+						sending.Store(false)
+					})
+				}
 			})
+			for range 150 {
+				s.exec("BEGIN")
+				if f := s.c.gate.enter(); f != 0 {
+					t.Fatalf("enter: %#x", f)
+				}
+				s.c.gate.set(watched)
+				s.c.order.Store(orderFor(s.c.txn.id))
+				s.c.gate.condemn()
+				for before := sent.Load(); sent.Load() == before; { // it will come
+					runtime.Gosched()
+				}
+				if err := s.c.leave(nil); !errors.Is(err, ErrReaped) {
+					t.Errorf("leave: %v, want ErrReaped", err)
+				}
+				s.exec("ROLLBACK")
+				if overlaps.Load() > 0 {
+					break
+				}
+			}
+			stop.Store(true)
+			nudger.Wait()
+			if n := overlaps.Load(); n > 0 || sent.Load() == 0 {
+				t.Errorf("%d interrupts, %d of them while the order was carried out", sent.Load(), n)
+			}
+		})
+	}
+}
+
+// The watchdog sends a goroutine to attend an operation while its owner is on
+// the way out: each of them is dismissed, and dismissed once.
+func TestAttendBesideLeave(t *testing.T) {
+	s := newStruck(t)
+	s.exec("SELECT 1")
+	w := &s.c.watch
+	done := make(chan struct{})
+	w.mu.Lock()
+	w.done, w.announced = done, done
+	w.mu.Unlock()
+	before := runtime.NumGoroutine()
+	var stop atomic.Bool
+	var watchdog sync.WaitGroup
+	watchdog.Go(func() {
+		for !stop.Load() {
+			if word := s.c.gate.word.Load(); word&(busy|watched|attended) == busy|watched {
+				w.attend(word)
+			}
 		}
 	})
-	for range 300 {
-		s.exec("BEGIN")
+	met := 0
+	for start := time.Now(); time.Since(start) < *stormTime/2; {
 		if f := s.c.gate.enter(); f != 0 {
 			t.Fatalf("enter: %#x", f)
 		}
-		s.c.order.Store(orderFor(s.c.txn.id))
-		s.c.gate.condemn()
-		for n, before := 0, sent.Load(); sent.Load() == before && n < 1000; n++ {
-			runtime.Gosched()
+		s.c.gate.set(watched)
+		linger()
+		if s.c.gate.word.Load()&attended != 0 {
+			met++
 		}
-		if err := s.c.leave(nil); !errors.Is(err, ErrReaped) {
-			t.Errorf("leave: %v, want ErrReaped", err)
-		}
-		s.exec("ROLLBACK")
-		if overlaps.Load() > 0 {
-			break
+		s.c.gate.condemn() // with no order: leave has to go round once more
+		if err := s.c.leave(nil); err != nil {
+			t.Errorf("leave: %v", err)
 		}
 	}
 	stop.Store(true)
-	nudger.Wait()
-	if n := overlaps.Load(); n > 0 || sent.Load() == 0 {
-		t.Errorf("%d interrupts, %d of them while the order was carried out", sent.Load(), n)
+	watchdog.Wait()
+	for start := time.Now(); runtime.NumGoroutine() > before && time.Since(start) < 5*time.Second; {
+		runtime.Gosched()
+	}
+	if n := runtime.NumGoroutine() - before; n > 0 {
+		t.Errorf("%d goroutines still attend operations that are over", n)
+	}
+	close(done)
+	if met == 0 {
+		t.Error("no operation was attended")
 	}
 }
 

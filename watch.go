@@ -167,20 +167,21 @@ func (w *watch) stop(word uint64) bool { return w.c.gate.stop(word, w.c.interrup
 // attend waits for the end of a long operation's context on a goroutine of its
 // own, in microseconds instead of ticks. The operation's own way out ends it.
 func (w *watch) attend(word uint64) {
-	over := make(chan struct{})
+	// Bit and channel change together: who finds the bit closes this channel.
 	w.mu.Lock()
-	done := w.done
-	w.over = over
-	w.mu.Unlock()
 	for {
 		now := w.c.gate.word.Load()
-		if now&(busy|watched) != busy|watched || now&^flags != word&^flags {
-			return // over already: nobody will dismiss the goroutine
+		if now&(busy|watched|attended) != busy|watched || now&^flags != word&^flags {
+			w.mu.Unlock()
+			return // over already: nobody would dismiss the goroutine
 		}
 		if w.c.gate.word.CompareAndSwap(now, now|attended) {
 			break
 		}
 	}
+	over, done := make(chan struct{}), w.done
+	w.over = over
+	w.mu.Unlock()
 	go func() {
 		select {
 		case <-over:

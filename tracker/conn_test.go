@@ -66,6 +66,28 @@ func TestCheckIn(t *testing.T) {
 	}
 }
 
+// New makes a record that nobody sees; Register tells of it.
+func TestNewRegister(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, leakAfter(5*mins))
+		f := &fake{l: l, Conn: p.New(true, "import")}
+		f.begin("BEGIN", "")
+		if len(p.Records()) != 0 || l.running() || p.Stats().Created != 0 || len(l.History()) != 0 {
+			t.Error("a record that is not registered is seen")
+		}
+		f.Register(f)
+		l.fakes = append(l.fakes, f)
+		if r := p.Records(); len(r) != 1 || !r[0].Leased || r[0].Accesses != 1 || r[0].Exempt != "import" || r[0].ConnectionID != "db#1" || r[0].TransactionLevel != 1 {
+			t.Errorf("%+v", r)
+		}
+		l.until(time.Hour)
+		l.expect("5m0s suspect transaction leak_after #1")
+		if h := l.History(); len(h) != 2 || h[0].Type != EventOpened || h[0].ConnectionID != "db#1" {
+			t.Errorf("%+v", h)
+		}
+	})
+}
+
 func TestConnIDs(t *testing.T) {
 	tr := New(Options{})
 	p := newPool(t, tr, PoolConfig{Name: "a", Mode: Basic, Logger: quiet})
@@ -202,6 +224,7 @@ func TestRecycled(t *testing.T) {
 func TestLost(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout, p.MaxIdle, p.CheckInterval = mins, mins, mins, mins }))
+		l.open(p, false) // keeps the reaper
 		f := l.open(p, true)
 		f.begin("BEGIN", "")
 		f.query("SELECT panics()", "")
@@ -217,12 +240,46 @@ func TestLost(t *testing.T) {
 		if len(f.nudges) != 0 {
 			t.Error("nudged")
 		}
-		leak := l.History()[1].Leak
+		leak := l.History()[2].Leak
 		if leak.Kept != "a call never came back from SQLite" || leak.Query != "SELECT panics()" || leak.Resource != 1 {
 			t.Errorf("%+v", leak)
 		}
 		if s := p.Stats(); s.LeakedDetected != 1 || s.LeakDetection.RecentLeakAlerts != 1 {
 			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// There is nothing that the reaper could do for a lost connection: with no
+// other left it ends.
+func TestLostEndsReaper(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, DefaultPolicy())
+		f, g := l.open(p, true), l.open(p, true)
+		f.Lost()
+		if !l.running() {
+			t.Error("the reaper ended with a connection left")
+		}
+		g.Lost()
+		g.Lost()
+		if l.running() {
+			t.Error("the reaper runs for lost connections")
+		}
+		if err := p.SetPolicy(leakAfter(mins)); err != nil || l.running() {
+			t.Error("SetPolicy started it again", err)
+		}
+		f.Close()
+		h := l.open(p, true)
+		if !l.running() {
+			t.Error("a new connection did not start it again")
+		}
+		g.Close()
+		if !l.running() {
+			t.Error("the end of a lost connection ended it")
+		}
+		h.Close()
+		if l.running() {
+			t.Error("it runs without connections")
 		}
 	})
 }
@@ -262,6 +319,21 @@ func TestProven(t *testing.T) {
 			if s := p.Stats(); s.LeakedDetected != 1 || s.Proven != 1 || s.Reaped != 1 || s.Recovered != 0 || s.LeakDetection.RecentLeakAlerts != 1 {
 				t.Errorf("%+v", s)
 			}
+		})
+	})
+	t.Run("covers its lease", func(t *testing.T) {
+		inBubble(t, func(l *lab) {
+			p := l.pool(Enforce, leakAfter(5*mins))
+			f := l.open(p, true)
+			l.sleep(10 * sec)
+			r := f.query("SELECT 1", "")
+			f.Proven(r, true) // before any check saw it
+			f.CloseResource(r)
+			l.until(time.Hour)
+			l.expect("10s proven rows proven #1", "10s reaped rows proven #1")
+			f.touch()
+			l.until(2 * time.Hour)
+			l.expect("1h6m0s suspect connection leak_after #2")
 		})
 	})
 	t.Run("suspect before", func(t *testing.T) {

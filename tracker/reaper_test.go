@@ -541,7 +541,7 @@ func TestTxTimeoutOfSuspect(t *testing.T) {
 		if len(orders) != 1 || orders[0].o.Scope != ScopeTransaction {
 			t.Fatalf("ordered %v", orders)
 		}
-		if leak := orders[0].o.Leaks[0]; leak.Limit != 10*mins+30*sec || leak.Age != 11*mins+30*sec {
+		if leak := orders[0].o.Leaks[0]; leak.Limit != 10*mins+30*sec || leak.Age != 11*mins+30*sec || leak.Idle != 10*mins+30*sec {
 			t.Errorf("leak %+v", leak)
 		}
 		checkBalance(t, p.Stats(), 0)
@@ -721,6 +721,22 @@ func TestMaxIdleComesAgain(t *testing.T) {
 	})
 }
 
+// The next check is that of its pool, also if nothing else is due for long.
+func TestMaxIdleComesAgainSoon(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(func(p *Policy) { p.MaxIdle = 4 * sec }))
+		f := l.open(p, true)
+		l.sleep(500 * time.Millisecond)
+		f.in()
+		f.shutGate(true)
+		l.until(5500 * time.Millisecond)
+		f.expectOrders("5s close max_idle void")
+		f.shutGate(false)
+		l.until(mins)
+		f.expectOrders("6s close max_idle done")
+	})
+}
+
 // A connection that must not be closed is asked for once.
 func TestMaxIdleKept(t *testing.T) {
 	inBubble(t, func(l *lab) {
@@ -851,20 +867,25 @@ func TestMaxLifetime(t *testing.T) {
 			f.expectOrders("40m10s close max_lifetime done")
 		})
 	})
-	t.Run("raised", func(t *testing.T) {
-		inBubble(t, func(l *lab) {
-			p := l.pool(Enforce, expiring)
-			f := l.open(p, true)
-			l.until(31 * mins)
-			if err := p.SetPolicy(limits(nil)); err != nil {
-				t.Fatal(err)
-			}
-			l.sleep(mins)
-			if r := f.in(); r != "" {
-				t.Errorf("check-in says %q although the limit is off", r)
-			}
+	for name, policy := range map[string]Policy{
+		"off":    limits(nil),
+		"raised": limits(func(p *Policy) { p.MaxLifetime = 2 * time.Hour }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(l *lab) {
+				p := l.pool(Enforce, expiring)
+				f := l.open(p, true)
+				l.until(31 * mins)
+				if err := p.SetPolicy(policy); err != nil {
+					t.Fatal(err)
+				}
+				l.sleep(mins)
+				if r := f.in(); r != "" {
+					t.Errorf("check-in says %q although the limit was changed", r)
+				}
+			})
 		})
-	})
+	}
 }
 
 // The jitter takes off up to 2.5 %, and not the same of all.
@@ -1296,6 +1317,24 @@ func TestRowsOnlyReportOnly(t *testing.T) {
 	}
 }
 
+// With a transaction its rows go, so it is spared for exempt ones among them,
+// by tx_timeout and in the pool.
+func TestTransactionSparedForExemptRows(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout = 10 * mins }))
+		f := l.open(p, true)
+		f.begin("BEGIN", "")
+		f.query("SELECT 1", "")
+		r := f.query("SELECT 2", "import")
+		l.until(30*mins + 10*sec)
+		l.expect("11m0s suspect transaction tx_timeout #1")
+		f.expectOrders()
+		f.finish(r)
+		l.until(time.Hour)
+		l.expect("31m0s reaped transaction tx_timeout #1")
+	})
+}
+
 // A busy transaction beyond its time is condemned, and nudged every 2 ms until
 // its owner is out; the owner carries the order out.
 func TestCondemned(t *testing.T) {
@@ -1583,15 +1622,14 @@ func TestReaperOnlyForWatched(t *testing.T) {
 // Pools that ask for nothing do not make the checks of others more frequent.
 func TestReaperPaceIsOfWatched(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		var checks atomic.Int64
-		l.AddDetector(func(Record) Reason { checks.Add(1); return "" })
 		l.open(l.pool(Basic, leakAfter(4*time.Millisecond)), true)
 		l.pool(Enforce, leakAfter(4*time.Millisecond)) // without connections
 		l.open(l.pool(Enforce, limits(nil)), true)
-		checks.Store(0)
 		l.sleep(10 * mins)
-		if n := checks.Load(); n != 10 {
-			t.Errorf("%d checks in 10 minutes", n)
+		l.Tracker.mu.Lock()
+		defer l.Tracker.mu.Unlock()
+		if l.reaper.wait != mins {
+			t.Errorf("the reaper comes each %v", l.reaper.wait)
 		}
 	})
 }
