@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -475,10 +476,10 @@ func descriptors(t testing.TB, file string) []string {
 // collect runs garbage collections until done says so.
 func collect(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(20 * time.Second)
 	for !done() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within 20 seconds: %s", what)
 		}
 		runtime.GC()
 		runtime.Gosched()
@@ -538,6 +539,7 @@ type failing struct {
 	sqliteConn
 	query, exec, begin error
 	closing            chan struct{} // Close waits for it
+	closed             atomic.Bool   // Close was called
 }
 
 func (f *failing) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
@@ -564,6 +566,7 @@ func (f *failing) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 }
 
 func (f *failing) Close() error {
+	f.closed.Store(true)
 	if f.closing != nil {
 		<-f.closing
 	}

@@ -151,6 +151,55 @@ func TestDefaultTrackerInABubble(t *testing.T) {
 	})
 }
 
+// Recycling closes a handle beside the program, but not in its bubble.
+func TestRecyclingInABubble(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		db, err := sql.Open("sqlite-leakguard", fileDSN(t, "_leakguard_max_access=3", "_leakguard_check_interval=10ms"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		db.SetMaxOpenConns(1)
+		for range 20 {
+			if _, err := db.Exec("SELECT 1"); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Contexts of a bubble are not looked at from outside, where the watchdog runs
+// while there is work.
+func TestWatchdogBesideABubble(t *testing.T) {
+	t.Parallel()
+	outside := open(t, Config{})
+	ctx, cancel := context.WithCancel(background)
+	defer cancel()
+	enough := make(chan struct{}) // for the watchdog to have looked many times
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for begin := time.Now(); time.Since(begin) < 50*time.Millisecond; {
+			if _, err := outside.ExecContext(ctx, "SELECT 1"); err != nil {
+				t.Error(err)
+			}
+		}
+		close(enough)
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		g := open(t, Config{SQLite: funcs(map[string]any{"sit": func() int { <-enough; return 1 }})})
+		ctx, cancel := context.WithTimeout(background, time.Minute)
+		defer cancel()
+		_, err := g.ExecContext(ctx, "SELECT sit()")
+		wantErr(t, "Exec", err, nil)
+		useEverything(t, g.DB)
+	})
+	<-over
+}
+
 // Its ctx reaches SQLite there too.
 func TestContextEndsAQueryInABubble(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -116,6 +116,33 @@ func TestExemptRows(t *testing.T) {
 	})
 }
 
+// What is opened on an exempt lease is exempt with it.
+func TestExemptLease(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := open(t, Config{Policy: limits(func(p *tracker.Policy) { p.LeakAfter, p.TxTimeout = 10*time.Minute, time.Minute })})
+		run(t, g, createT)
+		c, err := g.Conn(Exempt(background, "migration"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		run(t, c, "BEGIN", "INSERT INTO t VALUES(1)")
+		rows := query(t, c, "SELECT i FROM "+eleven)
+		sleep(time.Hour)
+		if !rows.Next() {
+			t.Errorf("the rows: %v", rows.Err())
+		}
+		rows.Close()
+		wantErr(t, "COMMIT", try(c, "COMMIT"), nil)
+		for _, e := range g.events(tracker.EventSuspect) {
+			if e.Leak.Exempt != "migration" {
+				t.Errorf("%v", e.Leak)
+			}
+		}
+		g.expect(t, []tracker.EventType{tracker.EventReaped})
+	})
+}
+
 // Mode observe: everything is reported, nothing undone or recycled.
 func TestModeObserve(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -45,9 +45,16 @@ func (c *conn) openStmt(ctx context.Context, prepared driver.Stmt, query string)
 		prepared.Close()
 		return nil, lacking(prepared)
 	}
+	class := classify(query)
+	if class&textMulti != 0 { // only the first statement is prepared
+		if end, _, ok := capi.StatementEnd(c.db, query); ok {
+			query = query[:end]
+			class = classify(query)
+		}
+	}
 	s := c.takeStmt()
 	st := s.st
-	st.inner, st.query, st.class, st.last = inner, query, classify(query), nil
+	st.inner, st.query, st.class, st.last = inner, query, class, nil
 	if st.class&(textAttach|textTemp|textPragma) != 0 {
 		c.session.note(c, st.class, query) // a PRAGMA acts when it is prepared
 	}
