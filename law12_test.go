@@ -1,6 +1,7 @@
 package leakguard
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 // blind opens a pool whose connections do not find SQLite's own handle.
 func blind(t *testing.T, cfg Config) *guarded {
 	g := open(t, cfg)
-	g.opening = func(c *conn) { c.db = capi.DB{} }
+	g.opening = func(c *conn) { c.db, c.wait, c.busyHandler = capi.DB{}, capi.Wait{}, false }
 	return g
 }
 
@@ -41,6 +42,18 @@ func TestWithoutCapabilities(t *testing.T) {
 		tx.Rollback()
 		sleep(2 * time.Hour)
 		g.expect(t, []tracker.EventType{tracker.EventRecycled}, "recycled max_idle")
+		run(t, g, "SELECT 1")
+	})
+}
+
+// A statement still ends with its ctx: go-sqlite3 sees to it.
+func TestCancellationWithoutCapabilities(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := blind(t, Config{SQLite: pausing()})
+		ctx, cancel := context.WithTimeout(background, time.Minute)
+		defer cancel()
+		_, err := g.ExecContext(ctx, "SELECT sum(pause(60)) FROM "+eleven)
+		wantErr(t, "Exec", err, context.DeadlineExceeded)
 		run(t, g, "SELECT 1")
 	})
 }

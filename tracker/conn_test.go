@@ -30,6 +30,7 @@ func TestCheckIn(t *testing.T) {
 		{"max_access, basic", Basic, limits(func(p *Policy) { p.MaxAccess = 1 }), 1, false, nil, 0, ReasonMaxAccess},
 		{"max_access, observe", Observe, limits(func(p *Policy) { p.MaxAccess = 1 }), 5, false, nil, 0, ""},
 		{"due", Enforce, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, &recycled, 0, ReasonMaxLifetime},
+		{"due, switched off since", Enforce, limits(nil), 1, false, &recycled, 0, ""},
 		{"due, observe", Observe, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, &recycled, 0, ""},
 		{"max_access first", Enforce, limits(func(p *Policy) { p.MaxAccess, p.MaxLifetime = 1, time.Hour }), 1, false, &recycled, 0, ReasonMaxAccess},
 		{"old, basic", Basic, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, nil, time.Hour, ReasonMaxLifetime},

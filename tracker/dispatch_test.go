@@ -151,6 +151,23 @@ func TestSubscribeCancel(t *testing.T) {
 			}
 		})
 	})
+	t.Run("while another is told", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := New(Options{})
+			p := newPool(t, tr, PoolConfig{Logger: quiet})
+			first, calls := make(chan bool), 0
+			defer tr.Subscribe(func(Event) { <-first })()
+			cancel := tr.Subscribe(func(Event) { calls++ })
+			tr.emit(number(p, 1))
+			synctest.Wait()
+			cancel()
+			close(first)
+			synctest.Wait()
+			if calls != 0 {
+				t.Errorf("called %d times", calls)
+			}
+		})
+	})
 	t.Run("from the callback", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tr := New(Options{})

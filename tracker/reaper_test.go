@@ -1319,8 +1319,7 @@ func TestRowsOnlyReportOnly(t *testing.T) {
 	}
 }
 
-// With a transaction its rows go, so it is spared for exempt ones among them,
-// by tx_timeout and in the pool.
+// With a transaction its rows go, so it is spared for exempt ones among them.
 func TestTransactionSparedForExemptRows(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout = 10 * mins }))
