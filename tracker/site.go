@@ -3,8 +3,10 @@ package tracker
 import (
 	"path"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // Stack is a call stack, innermost frame first, as the program counters that
@@ -53,8 +55,9 @@ func (s Stack) Frames() []Frame {
 }
 
 // Site returns the call that opened the resource: the innermost frame that
-// belongs neither to the runtime, nor to database/sql, nor to the guard. The
-// zero Frame if nothing was recorded.
+// belongs neither to the runtime, nor to database/sql, nor to the guard, nor to
+// a library around it (see SkipPackages). The zero Frame if nothing was
+// recorded.
 func (s Stack) Site() Frame {
 	frames := s.Frames()
 	for _, f := range frames {
@@ -98,6 +101,63 @@ var internalPrefixes = []string{
 	modulePath + "/internal/",
 }
 
+// wrappers are the import paths of libraries through which programs call
+// database/sql: what is looked for is who called them.
+var wrappers = func() *atomic.Pointer[[]string] {
+	var p atomic.Pointer[[]string]
+	p.Store(&[]string{
+		"entgo.io/ent",
+		"github.com/DataDog/dd-trace-go",
+		"github.com/XSAM/otelsql",
+		"github.com/go-gorp/gorp",
+		"github.com/jmoiron/sqlx",
+		"github.com/ngrok/sqlmw",
+		"github.com/qustavo/sqlhooks",
+		"github.com/simukti/sqldb-logger",
+		"github.com/uptrace/bun",
+		"go.nhat.io/otelsql",
+		"gopkg.in/DataDog/dd-trace-go.v1",
+		"gorm.io",
+		"xorm.io",
+	})
+	return &p
+}()
+
+// SkipPackages adds import paths of libraries, with everything below them,
+// whose functions are never the site of a leak: whoever called them is. Known
+// are sqlx, gorm, bun, ent, xorm, gorp and the usual driver wrappers. It holds
+// for the whole process and for what was recorded before as well.
+func SkipPackages(importPaths ...string) {
+	for {
+		old := wrappers.Load()
+		all := slices.Clone(*old)
+		for _, p := range importPaths {
+			if p = strings.TrimSuffix(p, "/"); p != "" && !slices.Contains(all, p) {
+				all = append(all, p)
+			}
+		}
+		if wrappers.CompareAndSwap(old, &all) {
+			return
+		}
+	}
+}
+
+// wrapperFrame reports whether a function belongs to a wrapper. In the name of
+// a function, a dot in the last element of the import path is spelled %2e.
+func wrapperFrame(function string) bool {
+	for _, p := range *wrappers.Load() {
+		dir, last := path.Split(p)
+		p = dir + strings.ReplaceAll(last, ".", "%2e")
+		if rest, ok := strings.CutPrefix(function, p); ok && (rest == "" || rest[0] == '.' || rest[0] == '/') {
+			return true
+		}
+		if rest, ok := strings.CutPrefix(function, dir+last); ok && rest != "" && rest[0] == '/' {
+			return true
+		}
+	}
+	return false
+}
+
 // modulePath is this module's, taken from a function of this package so that a
 // fork or a vendored copy keeps working.
 var modulePath = func() string {
@@ -118,5 +178,5 @@ func internalFrame(f Frame) bool {
 			return true
 		}
 	}
-	return false
+	return wrapperFrame(f.Function)
 }
