@@ -229,7 +229,7 @@ func TestInternalFrame(t *testing.T) {
 		{"runtimes.Go", "/r/r.go", false},
 		{"main.main", "/app/main.go", false},
 		{"example.com/billing.(*Store).Open", "/app/billing/store.go", false},
-		{"github.com/jmoiron/sqlx.(*DB).Queryx", "/mod/sqlx.go", false},
+		{"github.com/jmoiron/sqlx.(*DB).Queryx", "/mod/sqlx.go", true},
 	} {
 		if got := internalFrame(Frame{Function: c.function, File: c.file}); got != c.want {
 			t.Errorf("%s: %v", c.function, got)
