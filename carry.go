@@ -125,7 +125,7 @@ func (c *conn) carry(o *tracker.Order) tracker.Outcome {
 	case tracker.ScopeClose:
 		return c.closeIdle(o)
 	case tracker.ScopeRelease:
-		c.db.ReleaseMemory()
+		c.releaseMemory()
 		return tracker.Done
 	case tracker.ScopeProven:
 		return tracker.Done // drained
@@ -162,7 +162,7 @@ func (c *conn) reapLease(o *tracker.Order) tracker.Outcome {
 	}
 	if why != "" {
 		c.rec.ReportKept(why)
-		c.db.ReleaseMemory()
+		c.releaseMemory()
 		c.rolledBack = false
 		return tracker.Done
 	}
@@ -177,13 +177,19 @@ func (c *conn) closeIdle(o *tracker.Order) tracker.Outcome {
 	}
 	if why := c.session.verify(c); why != "" {
 		c.rec.ReportKept(why)
-		c.db.ReleaseMemory()
+		c.releaseMemory()
 		return tracker.Kept
 	}
 	c.finalizeAll()
 	c.rec.Recycled(o.Reason)
 	c.die(&ReapedError{Leak: tracker.Leak{Kind: tracker.KindConnection, Reason: o.Reason}})
 	return tracker.Done
+}
+
+// releaseMemory gives back what the connection can do without.
+func (c *conn) releaseMemory() {
+	c.texts.drop()
+	c.db.ReleaseMemory()
 }
 
 // die marks the connection dead and closes its handle on a goroutine of its

@@ -29,6 +29,7 @@ type conn struct {
 	txn     txn
 	session session
 	begins  txStmts
+	texts   texts
 	// busyHandler: the guard's own is installed; progress: so is its progress
 	// handler.
 	busyHandler, progress bool
@@ -115,6 +116,14 @@ func (c *conn) enterFor(class textClass) uint64 {
 	return c.gate.enterEnding()
 }
 
+// mayEnd says, right behind enter, that the text may end the transaction.
+func (c *conn) mayEnd(f uint64, class textClass) {
+	if class&textTx != 0 && f&busy == 0 {
+		c.gate.set(ending)
+		c.gate.take(0) // an interrupt may be on its way
+	}
+}
+
 // enterText is refuse for a text, which may be the owner's rollback of what
 // the guard undid: then it is over (done), or what is left of it runs.
 func (c *conn) enterText(f uint64, class textClass, query string) (rest string, done bool, err error) {
@@ -181,6 +190,7 @@ func (c *conn) Raw() driver.Conn {
 	c.raw.Store(true)
 	c.rec.HandedOut()
 	if f&busy == 0 {
+		c.texts.stop()
 		c.leave(nil)
 	}
 	return c.inner
@@ -196,8 +206,15 @@ func (c *conn) Ping(ctx context.Context) error {
 
 // ExecContext runs one or more statements.
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	f := c.gate.enter()
+	if f == 0 {
+		if t := c.findText(ctx, query, args); t != nil && !t.columns {
+			return c.execText(ctx, t, args)
+		}
+	}
 	class := classify(query)
-	if f := c.enterFor(class); f != 0 {
+	c.mayEnd(f, class)
+	if f != 0 {
 		rest, done, err := c.enterText(f, class, query)
 		if err != nil {
 			return nil, err
@@ -362,8 +379,15 @@ func (c *conn) afterPart(ctx context.Context, guarded bool, text string, err err
 
 // QueryContext runs statements and returns the rows of the last one.
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	f := c.gate.enter()
+	if f == 0 {
+		if t := c.findText(ctx, query, args); t != nil {
+			return c.queryText(ctx, t, args)
+		}
+	}
 	class := classify(query)
-	if f := c.enterFor(class); f != 0 {
+	c.mayEnd(f, class)
+	if f != 0 {
 		rest, done, err := c.enterText(f, class, query)
 		if err != nil {
 			return nil, err

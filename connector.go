@@ -120,6 +120,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	n.rec = c.pool.New(n.leased, exemption(ctx))
 	n.gate.word = n.rec.Word()
 	n.gate.shared = c.traits.cacheGate(inner.GetFilename("main"))
+	n.texts.on = !c.traits.keepsTexts && n.gate.shared == nil && c.sqlite.ConnectHook == nil && len(c.sqlite.Extensions) == 0
 	n.session.start(n)
 	n.startWaiting()
 	if c.sqlite.ConnectHook != nil {

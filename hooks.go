@@ -43,6 +43,7 @@ func (c *conn) IsValid() bool {
 		if f&dead == 0 {
 			c.sync()
 			c.begins.dropBegin() // it may have attached a file
+			c.texts.stop()       // and set an authorizer
 			c.installBusy()      // and set a timeout
 		}
 	}
@@ -85,7 +86,7 @@ func (c *conn) mayRecycle(reason tracker.Reason) bool {
 	if why := c.session.verify(c); why != "" {
 		c.session.told = c.session.forever != ""
 		c.rec.ReportKept(why)
-		c.db.ReleaseMemory()
+		c.releaseMemory()
 		return false
 	}
 	if !c.rec.AllowRecycle() {
@@ -136,6 +137,7 @@ func (c *conn) Close() error {
 
 func (c *conn) finalizeAll() {
 	c.begins.drop()
+	c.texts.drop()
 	for len(c.stmts) > 0 {
 		c.finalize(c.stmts[len(c.stmts)-1])
 	}

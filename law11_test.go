@@ -71,7 +71,7 @@ func TestSentinelsAreNotWrapped(t *testing.T) {
 		if _, err := c.ExecContext(background, "SELECT 1", nil); err != want {
 			t.Errorf("Exec: %v, want %v itself", err, want)
 		}
-		if _, err := c.QueryContext(background, "SELECT 1", nil); err != want {
+		if _, err := c.QueryContext(background, "SELECT 1 -- "+want.Error(), nil); err != want {
 			t.Errorf("Query: %v, want %v itself", err, want)
 		}
 	}

@@ -73,12 +73,20 @@ func (c *conn) stmtExec(ctx context.Context, st *stmtState, args []driver.NamedV
 	return res, err
 }
 
-func (c *conn) stmtQuery(ctx context.Context, st *stmtState, args []driver.NamedValue) (opened driver.Rows, err error) {
+func (c *conn) stmtQuery(ctx context.Context, inner sqliteStmt, args []driver.NamedValue) (opened driver.Rows, err error) {
 	ok := false
 	defer c.returned(&ok)
-	opened, err = st.inner.QueryContext(ctx, args)
+	opened, err = inner.QueryContext(ctx, args)
 	ok = true
 	return opened, err
+}
+
+func (c *conn) textExec(ctx context.Context, inner sqliteStmt, args []driver.NamedValue) (res driver.Result, err error) {
+	ok := false
+	defer c.returned(&ok)
+	res, err = inner.ExecContext(ctx, args)
+	ok = true
+	return res, err
 }
 
 func (c *conn) rowsNext(inner sqliteRows, dest []driver.Value) (err error) {

@@ -25,6 +25,7 @@ type rows struct {
 type rowsState struct {
 	inner sqliteRows
 	stmt  *stmtState      // nil for a query by text
+	text  *text           // of a text that is kept
 	tx    uint64          // the transaction it was opened in, 0 if none
 	err   error           // what reaped or aborted rows answer
 	ctx   context.Context // the query's, if the guard watches it
@@ -116,6 +117,10 @@ func (c *conn) forgetRows(st *rowsState) {
 		st.stmt.last = nil
 	}
 	st.stmt = nil
+	if st.text != nil {
+		st.text.free()
+		st.text = nil
+	}
 	c.rec.CloseResource(&st.res)
 }
 

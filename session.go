@@ -42,6 +42,7 @@ func (s *session) start(c *conn) {
 
 // note takes up what a text that passed may have left.
 func (s *session) note(c *conn, class textClass, query string) {
+	c.texts.drop() // what they mean may have changed
 	if class&textAttach != 0 {
 		s.attach = true
 		c.begins.dropBegin()

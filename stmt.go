@@ -131,7 +131,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	c.rec.Executing(st.query)
 	inner, guarded, err := c.arm(ctx, 0)
 	if err != nil && (st.class&textTx == 0 || !c.txn.open) {
-		_, err = c.stmtQuery(ctx, st, args) // binds, and finds the same
+		_, err = c.stmtQuery(ctx, st.inner, args) // binds, and finds the same
 		return nil, c.leave(err)
 	}
 	if err != nil {
@@ -162,7 +162,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	if err != nil {
 		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
 	}
-	opened, err := c.stmtQuery(inner, st, args)
+	opened, err := c.stmtQuery(inner, st.inner, args)
 	opened, err = c.begun(ctx, guarded, st.class, st.query, opened, err)
 	if err != nil {
 		c.rec.Executing(st.query)

@@ -18,6 +18,8 @@ type traits struct {
 	locked bool // locking_mode=EXCLUSIVE
 	// busyTimeout is what go-sqlite3 sets.
 	busyTimeout time.Duration
+	// keepsTexts: the DSN says itself which statements are kept prepared.
+	keepsTexts bool
 }
 
 // traitsOf reads a DSN as go-sqlite3 and SQLite do. Where they differ on a key
@@ -44,6 +46,7 @@ func traitsOf(dsn string) traits {
 			}
 		}
 	}
+	t.keepsTexts = params.Has("_stmt_cache_size")
 	t.locked = has("_locking_mode", "EXCLUSIVE") || has("_locking", "EXCLUSIVE")
 	if rest, uri := strings.CutPrefix(path, "file:"); uri {
 		t.memory = has("mode", "memory")
