@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql/driver"
 	"reflect"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 )
 
 // txStmts are a connection's BEGIN, COMMIT and ROLLBACK, prepared when first
@@ -11,23 +13,55 @@ import (
 // transaction costs. Guarded by the gate.
 type txStmts struct {
 	beginSQL                       string
-	beginning, ending, rollingBack sqliteStmt
+	beginning, ending, rollingBack txStmt
 }
 
-// run executes a prepared statement, preparing it if need be.
-func (t *txStmts) run(c *conn, ctx context.Context, s *sqliteStmt, sql string) error {
-	if *s == nil {
+// txStmt is one of them.
+type txStmt struct {
+	inner  sqliteStmt // nil: not prepared
+	handle capi.Stmt  // where it can be run directly
+}
+
+// run executes a statement, preparing it if need be.
+func (t *txStmt) run(c *conn, ctx context.Context, sql string) error {
+	if t.inner == nil {
 		prepared, err := c.inner.PrepareContext(ctx, sql)
 		if err != nil {
 			return err
 		}
-		var ok bool
-		if *s, ok = prepared.(sqliteStmt); !ok {
+		inner, ok := prepared.(sqliteStmt)
+		if !ok {
 			prepared.Close()
 			return lacking(prepared)
 		}
+		t.inner = inner
+		// With a shared cache go-sqlite3 may be built to wait for the others, see
+		// https://www.sqlite.org/unlock_notify.html.
+		if c.gate.shared == nil {
+			t.handle = capi.OfStmt(prepared)
+		}
 	}
-	return c.txExec(ctx, *s)
+	if ctx.Done() == nil && t.handle.OK() {
+		if code, ok := c.txRun(t.handle); ok {
+			if code == 0 {
+				return nil
+			}
+			// Closing a statement that failed returns its error, text included.
+			if err := t.close(); err != nil {
+				return err
+			}
+			return codeError(code)
+		}
+	}
+	return c.txExec(ctx, t.inner)
+}
+
+func (t *txStmt) close() (err error) {
+	if t.inner != nil {
+		err = t.inner.Close()
+	}
+	*t = txStmt{}
+	return err
 }
 
 // begin runs BEGIN in the form that _txlock in the DSN asks for.
@@ -39,13 +73,13 @@ func (t *txStmts) begin(c *conn, ctx context.Context) error {
 		_, err := c.inner.BeginTx(ctx, driver.TxOptions{})
 		return err
 	}
-	return t.run(c, ctx, &t.beginning, t.beginSQL)
+	return t.beginning.run(c, ctx, t.beginSQL)
 }
 
 // commit runs COMMIT. If it fails the transaction is rolled back, as
 // go-sqlite3 does: database/sql takes it for ended.
 func (t *txStmts) commit(c *conn) error {
-	err := t.run(c, context.Background(), &t.ending, "COMMIT")
+	err := t.ending.run(c, context.Background(), "COMMIT")
 	if err != nil {
 		t.rollback(c)
 	}
@@ -54,27 +88,18 @@ func (t *txStmts) commit(c *conn) error {
 
 // rollback runs ROLLBACK.
 func (t *txStmts) rollback(c *conn) error {
-	return t.run(c, context.Background(), &t.rollingBack, "ROLLBACK")
+	return t.rollingBack.run(c, context.Background(), "ROLLBACK")
 }
 
 // dropBegin forgets BEGIN: a BEGIN IMMEDIATE that was prepared before an ATTACH
 // would not lock the attached file.
-func (t *txStmts) dropBegin() {
-	if t.beginning != nil {
-		t.beginning.Close()
-		t.beginning = nil
-	}
-}
+func (t *txStmts) dropBegin() { t.beginning.close() }
 
 // drop closes all of them.
 func (t *txStmts) drop() {
-	t.dropBegin()
-	for _, s := range []*sqliteStmt{&t.ending, &t.rollingBack} {
-		if *s != nil {
-			(*s).Close()
-			*s = nil
-		}
-	}
+	t.beginning.close()
+	t.ending.close()
+	t.rollingBack.close()
 }
 
 // txLock returns the text that go-sqlite3 begins a transaction with, "" if it

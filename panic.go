@@ -97,7 +97,15 @@ func (c *conn) rowsNext(inner sqliteRows, dest []driver.Value) (err error) {
 	return err
 }
 
-// txExec runs one of the prepared BEGIN, COMMIT and ROLLBACK.
+// txRun and txExec run one of the prepared BEGIN, COMMIT and ROLLBACK.
+func (c *conn) txRun(s capi.Stmt) (code int, known bool) {
+	ok := false
+	defer c.returned(&ok)
+	code, known = s.Run()
+	ok = true
+	return code, known
+}
+
 func (c *conn) txExec(ctx context.Context, s sqliteStmt) (err error) {
 	ok := false
 	defer c.returned(&ok)

@@ -31,6 +31,7 @@ extern WEAK void sqlite3_mutex_enter(sqlite3_mutex*);     // c3ref/mutex_alloc.h
 extern WEAK void sqlite3_mutex_leave(sqlite3_mutex*);     // c3ref/mutex_alloc.html
 extern WEAK int sqlite3_column_count(sqlite3_stmt*);      // c3ref/column_count.html
 extern WEAK int sqlite3_reset(sqlite3_stmt*);             // c3ref/reset.html
+extern WEAK int sqlite3_step(sqlite3_stmt*);              // c3ref/step.html
 extern WEAK sqlite3 *sqlite3_db_handle(sqlite3_stmt*);    // c3ref/db_handle.html
 extern WEAK int sqlite3_extended_errcode(sqlite3*);       // c3ref/errcode.html
 extern WEAK int sqlite3_stmt_readonly(sqlite3_stmt*);     // c3ref/stmt_readonly.html
@@ -47,7 +48,7 @@ static const char *capi_missing(int i) {
 		FN(sqlite3_next_stmt), FN(sqlite3_stmt_busy), FN(sqlite3_sql),
 		FN(sqlite3_db_status), FN(sqlite3_db_release_memory), FN(sqlite3_db_mutex),
 		FN(sqlite3_mutex_enter), FN(sqlite3_mutex_leave), FN(sqlite3_column_count),
-		FN(sqlite3_reset), FN(sqlite3_db_handle), FN(sqlite3_extended_errcode),
+		FN(sqlite3_reset), FN(sqlite3_step), FN(sqlite3_db_handle), FN(sqlite3_extended_errcode),
 		FN(sqlite3_stmt_readonly), FN(sqlite3_prepare_v2),
 		FN(sqlite3_bind_parameter_count), FN(sqlite3_finalize),
 	};
@@ -131,6 +132,15 @@ static int capi_columns(sqlite3_stmt *s) {
 	return sqlite3_column_count ? sqlite3_column_count(s) : 0;
 }
 
+// capi_run leaves a statement that failed as it is, for whoever asks for the
+// error: resetting it would tell it once and forget it.
+static int capi_run(sqlite3_stmt *s) {
+	enum { ROW = 100, DONE = 101 };
+	if (!sqlite3_step || !sqlite3_reset) return -1;
+	int rc = sqlite3_step(s);
+	return rc == ROW || rc == DONE ? sqlite3_reset(s) : rc;
+}
+
 static int capi_reset(sqlite3_stmt *s) {
 	int rc = sqlite3_reset ? sqlite3_reset(s) : 0;
 	if (rc && sqlite3_db_handle && sqlite3_extended_errcode)
@@ -159,7 +169,7 @@ static capi_end capi_statement_end(sqlite3 *db, const char *sql, int n) {
 	return e;
 }
 
-// What cannot call back into Go is marked so. Not marked: capi_reset, which may
+// What cannot call back into Go is marked so. Not marked: capi_run and capi_reset, which may
 // commit and so run a Go hook, and capi_statement_end, which may run a Go
 // authorizer or virtual table.
 
@@ -274,6 +284,11 @@ func releaseMemory(db unsafe.Pointer) { C.capi_release_memory((*C.sqlite3)(db)) 
 func columns(stmt unsafe.Pointer) int { return int(C.capi_columns((*C.sqlite3_stmt)(stmt))) }
 
 func reset(stmt unsafe.Pointer) int { return int(C.capi_reset((*C.sqlite3_stmt)(stmt))) }
+
+func runOnce(stmt unsafe.Pointer) (code int, ok bool) {
+	code = int(C.capi_run((*C.sqlite3_stmt)(stmt)))
+	return code, code >= 0
+}
 
 func stmtReadOnly(stmt unsafe.Pointer) (readOnly, ok bool) {
 	n := C.capi_readonly((*C.sqlite3_stmt)(stmt))

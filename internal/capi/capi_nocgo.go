@@ -18,6 +18,7 @@ func cacheUsed(unsafe.Pointer) (int, bool)                    { return 0, false 
 func releaseMemory(unsafe.Pointer)                            {}
 func columns(unsafe.Pointer) int                              { return 0 }
 func reset(unsafe.Pointer) int                                { return 0 }
+func runOnce(unsafe.Pointer) (code int, ok bool)              { return 0, false }
 func stmtReadOnly(unsafe.Pointer) (readOnly, ok bool)         { return false, false }
 func statementEnd(unsafe.Pointer, string) (int, int, bool)    { return 0, 0, false }
 func missing() []string                                       { return []string{"cgo"} }
