@@ -185,7 +185,7 @@ func TestForeignBubble(t *testing.T) {
 		tr.AddDetector(func(Record) Reason { return "" })()
 		time.Sleep(time.Hour)
 		tr.mu.Lock()
-		if tr.reaper != nil {
+		if tr.reaper.armed || tr.reaper.running {
 			t.Error("a reaper runs in the bubble")
 		}
 		tr.mu.Unlock()

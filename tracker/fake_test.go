@@ -34,6 +34,7 @@ func inBubble(t *testing.T, f func(l *lab)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l := &lab{t: t, Tracker: New(Options{History: 4096}), start: time.Now()}
+		l.reaper.patience = 0
 		cancel := l.Subscribe(func(e Event) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -139,7 +140,7 @@ func (l *lab) expect(want ...string) {
 func (l *lab) running() bool {
 	l.Tracker.mu.Lock()
 	defer l.Tracker.mu.Unlock()
-	return l.reaper != nil
+	return l.watched > 0 && (l.reaper.armed || l.reaper.running)
 }
 
 // carried is an order as the reaper gave it.
@@ -391,7 +392,7 @@ func noReaper(t *testing.T) {
 	t.Helper()
 	buf := make([]byte, 1<<20)
 	for range 1000 {
-		if !strings.Contains(string(buf[:runtime.Stack(buf, true)]), ".(*reaper).run(") {
+		if !strings.Contains(string(buf[:runtime.Stack(buf, true)]), ".(*reaper).look(") {
 			return
 		}
 		runtime.Gosched()

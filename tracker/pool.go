@@ -133,28 +133,25 @@ func (p *Pool) SetPolicy(policy Policy) error {
 	t.mu.Lock()
 	t.epoch++
 	t.startLocked(p)
+	t.reaper.wakeLocked()
 	t.mu.Unlock()
-	t.poke()
 	return nil
 }
 
 // Close marks the pool closed. Its connections that are still leased stay
 // watched; the pool's record ends with the last of them. If nothing at all is
-// left to watch, Close waits for the reaper's goroutine to end.
+// left to watch, Close waits for the reaper to come to rest.
 func (p *Pool) Close() {
 	t := p.tracker
 	t.mu.Lock()
 	p.closed = true
 	t.dropPoolLocked(p)
-	stopped := t.stopped
 	idle := len(t.conns) == 0
 	t.mu.Unlock()
 	if !idle {
 		return
 	}
-	if stopped != nil {
-		<-stopped
-	}
+	t.reaper.await()
 	t.awaitClosings()
 }
 

@@ -6,85 +6,134 @@ import "time"
 // SQLite forgets an interrupt that comes before the statement's first step.
 const nudgeInterval = 2 * time.Millisecond
 
-// reaper looks at all connections again and again: it decides under
-// Tracker.mu and acts after it. It exists only while there are connections
-// that can break a limit.
-type reaper struct {
-	t       *Tracker
-	quit    chan struct{} // closed with the last connection
-	stopped chan struct{}
-	clock   reaperClock
-	wait    time.Duration // how long it sleeps now, guarded by Tracker.mu
-	epoch   uint64
+// patience is how long the reaper waits for its first look: a pool that is
+// opened and closed at once costs no goroutine. For the same reason the timer
+// stays armed when the last connection closes, and finds nothing when it fires.
+const patience = 10 * time.Millisecond
 
+// reaper looks at all connections again and again: it decides under
+// Tracker.mu and acts after it. It is a timer, and a goroutine only while it
+// looks: an idle process keeps nothing.
+type reaper struct {
+	t *Tracker
+
+	// Guarded by Tracker.mu.
+	timer    *time.Timer // nil until it was first needed
+	patience time.Duration
+	armed    bool
+	running  bool
+	again    bool          // look again at once
+	wait     time.Duration // how long it waits now
+	over     chan struct{} // closed when the look under way is over
+	epoch    uint64
+
+	// Of one look at a time.
+	clock     reaperClock
+	nextScan  time.Duration
 	condemned []*Conn // operations to interrupt until they end
 }
 
-// startLocked starts the reaper if the pool can need it and none runs, and
-// wakes it if it sleeps longer than this pool's limits allow.
+// startLocked arms the reaper if the pool can need it and it is at rest, and
+// wakes it if it waits longer than this pool's limits allow.
 func (t *Tracker) startLocked(p *Pool) {
 	if t.watched == 0 || p.open == 0 || !p.watched() {
 		return // nothing that the reaper could do anything for
 	}
-	if t.reaper != nil {
-		if p.policy.Load().period() < t.reaper.wait {
-			t.poke()
+	r := &t.reaper
+	switch {
+	case r.running || r.armed:
+		if p.policy.Load().period() < r.wait {
+			r.wakeLocked()
 		}
-		return
+	case t.bubble || !InBubble():
+		r.clock, r.nextScan = reaperClock{last: t.now()}, 0
+		r.armLocked(r.patience)
 	}
-	if !t.bubble && InBubble() {
-		return
-	}
-	previous := t.stopped
-	r := &reaper{t: t, quit: make(chan struct{}), stopped: make(chan struct{})}
-	t.reaper, t.stopped = r, r.stopped
-	go func() {
-		if previous != nil {
-			<-previous // one at a time: a Conn's Control is for one reaper
-		}
-		r.run()
-	}()
 }
 
 // watched reports whether the reaper has anything to do for the pool.
 func (p *Pool) watched() bool { return p.mode == Enforce || p.mode == Observe }
 
-func (r *reaper) run() {
-	over := false
+func (r *reaper) armLocked(wait time.Duration) {
+	r.armed, r.clock.planned = true, wait
+	if r.timer == nil {
+		r.timer = time.AfterFunc(wait, r.look)
+	} else {
+		r.timer.Reset(wait)
+	}
+}
+
+// wakeLocked has it look at all at once.
+func (r *reaper) wakeLocked() {
+	switch {
+	case r.running:
+		r.again = true
+	case r.armed:
+		r.nextScan = 0
+		r.timer.Reset(0)
+	}
+}
+
+// restLocked follows the last connection that it could do anything for.
+func (r *reaper) restLocked() {
+	if r.armed && r.patience == 0 {
+		r.armed = false
+		r.timer.Stop()
+	}
+}
+
+// await waits until no look is under way.
+func (r *reaper) await() {
+	r.t.mu.Lock()
+	over, running := r.over, r.running
+	r.t.mu.Unlock()
+	if running {
+		<-over
+	}
+}
+
+// look is what the timer runs.
+func (r *reaper) look() {
+	r.t.mu.Lock()
+	if !r.armed || r.running {
+		r.t.mu.Unlock()
+		return // stopped, or set off twice
+	}
+	r.armed = false
+	if r.t.watched == 0 {
+		r.t.mu.Unlock()
+		return
+	}
+	r.running, r.again = true, false
+	r.over = make(chan struct{}) // by the reaper, never in somebody's bubble
+	r.t.mu.Unlock()
+
+	wait := time.Minute // should a detector end the goroutine
 	defer func() {
-		if over {
-			close(r.stopped)
-		} else {
-			go r.run() // a detector ended the goroutine
+		r.t.mu.Lock()
+		defer r.t.mu.Unlock()
+		r.running = false
+		close(r.over)
+		switch {
+		case r.t.watched == 0:
+			r.condemned = nil
+		case r.again:
+			r.nextScan = 0
+			r.armLocked(0)
+		default:
+			r.armLocked(wait)
 		}
 	}()
-	r.clock.last = r.t.now()
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	var nextScan time.Duration
-	for {
-		now := r.clock.tick(r.t.now())
-		if now >= nextScan || r.changed() {
-			var f findings
-			var wait time.Duration
-			f, wait = r.scan(now)
-			nextScan = now + wait
-			r.act(&f, now)
-		}
-		wait := nextScan - now
-		if r.nudge() {
-			wait = min(wait, nudgeInterval)
-		}
-		r.clock.planned = wait
-		timer.Reset(wait)
-		select {
-		case <-timer.C:
-		case <-r.t.wake:
-			nextScan = 0
-		case <-r.quit:
-			over = true
-			return
-		}
+	now := r.clock.tick(r.t.now())
+	if now >= r.nextScan || r.changed() {
+		f, next := r.scan(now)
+		r.nextScan = now + next
+		wait = next
+		r.act(&f, now)
+	}
+	wait = r.nextScan - now
+	if r.nudge() {
+		wait = min(wait, nudgeInterval)
 	}
 }
 

@@ -2275,3 +2275,46 @@ func TestNeverEarlyNeverLate(t *testing.T) {
 		})
 	}
 }
+
+// TestReaperPatience: the first look comes a moment after the first connection,
+// and a pool that is opened and closed again and again sets nothing off.
+func TestReaperPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := New(Options{})
+		p := newPool(t, tr, PoolConfig{Logger: quiet, Policy: leakAfter(time.Minute)})
+		looks := 0
+		defer tr.AddDetector(func(Record) Reason { looks++; return "" })()
+		for range 3 {
+			p.Open(still{}, true, "").Close()
+			time.Sleep(patience / 10)
+			synctest.Wait()
+		}
+		if looks != 0 {
+			t.Errorf("%d looks at connections that were closed at once", looks)
+		}
+		time.Sleep(time.Hour) // the timer fires, finds nothing and stays off
+		synctest.Wait()
+		tr.mu.Lock()
+		if tr.reaper.armed || tr.reaper.running {
+			t.Error("the reaper is armed with nothing to look at")
+		}
+		tr.mu.Unlock()
+
+		c := p.Open(still{}, true, "")
+		time.Sleep(patience)
+		synctest.Wait()
+		if looks != 1 {
+			t.Errorf("%d looks after %v, want 1", looks, patience)
+		}
+		c.Close()
+		c = p.Open(still{}, true, "") // while the timer is still armed
+		time.Sleep(tr.reaper.wait)
+		synctest.Wait()
+		if looks != 2 {
+			t.Errorf("%d looks after the next, want 2", looks)
+		}
+		c.Close()
+		p.Close()
+		tr.Close()
+	})
+}

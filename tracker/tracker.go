@@ -30,10 +30,8 @@ type Tracker struct {
 	connSeq    uint64
 	detectors  []*detector
 	epoch      uint64 // counts changes of policy and detectors
-	wake       chan struct{}
-	reaper     *reaper       // the running one, nil if there is none
-	stopped    chan struct{} // closed when the last reaper has ended
-	watched    int           // connections of pools that need the reaper
+	reaper     reaper
+	watched    int // connections of pools that need the reaper
 
 	n counters // of all pools, those that are gone included
 
@@ -60,10 +58,10 @@ func New(o Options) *Tracker {
 		bubble:     InBubble(),
 		pools:      make(map[string]*Pool),
 		lastNumber: make(map[string]int),
-		wake:       make(chan struct{}, 1),
 	}
 	t.history.events = make([]Event, 0, o.History)
 	t.queue.tracker = t
+	t.reaper.t, t.reaper.patience = t, patience
 	return t
 }
 
@@ -125,8 +123,8 @@ func (t *Tracker) AddDetector(d Detector) (cancel func()) {
 	t.mu.Lock()
 	t.detectors = append(t.detectors[:len(t.detectors):len(t.detectors)], entry)
 	t.epoch++
+	t.reaper.wakeLocked()
 	t.mu.Unlock()
-	t.poke()
 	return func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -134,7 +132,7 @@ func (t *Tracker) AddDetector(d Detector) (cancel func()) {
 			if e == entry {
 				t.detectors = append(t.detectors[:i:i], t.detectors[i+1:]...)
 				t.epoch++
-				t.poke()
+				t.reaper.wakeLocked()
 				return
 			}
 		}
@@ -187,9 +185,8 @@ func (t *Tracker) unwatchLocked(c *Conn) {
 		return
 	}
 	c.unwatched = true
-	if t.watched--; t.watched == 0 && t.reaper != nil {
-		close(t.reaper.quit)
-		t.reaper = nil
+	if t.watched--; t.watched == 0 {
+		t.reaper.restLocked()
 	}
 }
 
@@ -217,25 +214,22 @@ func (t *Tracker) countLeaseListenersLocked() {
 
 // poke wakes the reaper early.
 func (t *Tracker) poke() {
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.reaper.wakeLocked()
 }
 
-// Close waits until the reaper has ended and all closings are done, for a
+// Close waits until the reaper is at rest and all closings are done, for a
 // tracker whose pools are closed. Connections that are still leased keep the
-// reaper alive; Close then returns without waiting.
+// reaper at work; Close then returns without waiting.
 func (t *Tracker) Close() {
 	t.mu.Lock()
-	stopped, idle := t.stopped, len(t.conns) == 0
+	idle := len(t.conns) == 0
 	t.mu.Unlock()
 	if !idle {
 		return
 	}
-	if stopped != nil {
-		<-stopped
-	}
+	t.reaper.await()
 	t.awaitClosings()
 }
 

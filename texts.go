@@ -1,0 +1,213 @@
+package leakguard
+
+import (
+	"context"
+	"database/sql/driver"
+	"hash/maphash"
+	"strings"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+)
+
+// SQL texts that come again. Parsing is a third to a half of what a short query
+// costs, and database/sql has a driver parse a text each time it is run. The
+// guard keeps the statements of the latest texts of a connection prepared, as
+// long as nobody can see a difference: only plain SELECT, INSERT, UPDATE,
+// DELETE and REPLACE, never on a connection whose handle the program had (an
+// authorizer is asked when a text is parsed). SQLite parses them again by
+// itself when the schema has changed, see
+// https://www.sqlite.org/c3ref/prepare.html.
+
+const (
+	// maxTexts bounds the statements that a connection keeps, maxTextLen the
+	// length of their texts, and maxTextArgs the bytes of their arguments:
+	// go-sqlite3 keeps a copy of those with the statement.
+	maxTexts    = 16
+	maxTextLen  = 4096
+	maxTextArgs = 4096
+	seenTexts   = 64
+)
+
+// texts are the statements kept of a connection. Guarded by the gate.
+type texts struct {
+	on   bool
+	list []*text // the more often used ones in front
+	// seen has a hash of texts that came once, each at the place that its hash
+	// gives it: a text that never comes again costs no more than that.
+	seen [seenTexts]uint32
+}
+
+// text is one of them.
+type text struct {
+	query   string
+	inner   sqliteStmt
+	inputs  int  // parameters
+	columns bool // it returns columns
+	busy    bool // rows are open on it
+	dropped bool // to be closed with them
+}
+
+var textSeed = maphash.MakeSeed()
+
+// findText returns the statement of a text, nil if it is to be run by its text.
+func (c *conn) findText(ctx context.Context, query string, args []driver.NamedValue) *text {
+	ts := &c.texts
+	if !ts.on {
+		return nil
+	}
+	for i, t := range ts.list {
+		if t.query != query {
+			continue
+		}
+		if i > 0 { // one step to the front
+			ts.list[i-1], ts.list[i] = t, ts.list[i-1]
+		}
+		if t.busy || len(args) != t.inputs || !keepable(args) {
+			return nil
+		}
+		return t
+	}
+	if len(query) > maxTextLen {
+		return nil
+	}
+	h := maphash.String(textSeed, query)
+	if slot := &ts.seen[h%seenTexts]; *slot != uint32(h>>32) {
+		*slot = uint32(h >> 32)
+		return nil
+	}
+	t := c.keepText(ctx, query)
+	if t == nil || len(args) != t.inputs || !keepable(args) {
+		return nil
+	}
+	return t
+}
+
+// keepText prepares a text that came before; nil if it is not to be kept.
+func (c *conn) keepText(ctx context.Context, query string) *text {
+	if !harmlessVerb(query) || query[0]|0x20 == 'v' || classify(query) != 0 ||
+		strings.IndexByte(query, 0) >= 0 || namesBusyTimeout(textMulti, query) {
+		return nil
+	}
+	ts := &c.texts
+	if len(ts.list) == maxTexts {
+		last := ts.list[maxTexts-1]
+		if last.busy {
+			return nil
+		}
+		last.inner.Close()
+		ts.list[maxTexts-1] = nil
+		ts.list = ts.list[:maxTexts-1]
+	}
+	prepared, err := c.innerPrepare(ctx, query)
+	if err != nil {
+		return nil // and so it will be by its text
+	}
+	inner, ok := prepared.(sqliteStmt)
+	handle := capi.OfStmt(prepared)
+	if !ok || !handle.OK() {
+		prepared.Close()
+		return nil
+	}
+	t := &text{query: query, inner: inner, inputs: inner.NumInput(), columns: handle.Columns() > 0}
+	ts.list = append(ts.list, t)
+	return t
+}
+
+// keepable reports whether arguments may stay with a statement: go-sqlite3
+// binds those of a text by position, and some of them by name.
+func keepable(args []driver.NamedValue) bool {
+	size := 0
+	for i := range args {
+		a := &args[i]
+		if a.Name != "" || a.Ordinal != i+1 {
+			return false
+		}
+		switch v := a.Value.(type) {
+		case string:
+			size += len(v)
+		case []byte:
+			size += len(v)
+		}
+	}
+	return size <= maxTextArgs
+}
+
+// drop closes the statements; those with open rows go with them.
+func (ts *texts) drop() {
+	for i, t := range ts.list {
+		if t.busy {
+			t.dropped = true
+		} else {
+			t.inner.Close()
+		}
+		ts.list[i] = nil
+	}
+	ts.list = ts.list[:0]
+}
+
+// stop ends the keeping for good.
+func (ts *texts) stop() {
+	ts.on = false
+	ts.drop()
+	ts.list = nil
+}
+
+// free takes the rows off a statement.
+func (t *text) free() {
+	t.busy = false
+	if t.dropped {
+		t.inner.Close()
+	}
+}
+
+// execText is ExecContext for a text that is kept. The connection is inside the
+// gate.
+func (c *conn) execText(ctx context.Context, t *text, args []driver.NamedValue) (driver.Result, error) {
+	if !c.leased {
+		c.checkOut(ctx)
+	}
+	c.rec.Executing(t.query)
+	inner, guarded, err := c.arm(ctx, 0)
+	if err != nil {
+		_, err = c.stmtQuery(ctx, t.inner, args) // binds, and finds the same
+		return nil, c.leave(err)
+	}
+	res, err := c.textExec(inner, t.inner, args)
+	if err != nil {
+		if guarded {
+			err = ended(ctx, err)
+		}
+		c.after(ctx, 0, t.query, err)
+	}
+	if err = c.leave(err); err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+// queryText is QueryContext for a text that is kept. The connection is inside
+// the gate.
+func (c *conn) queryText(ctx context.Context, t *text, args []driver.NamedValue) (driver.Rows, error) {
+	if !c.leased {
+		c.checkOut(ctx)
+	}
+	inner, guarded, err := c.arm(ctx, 0)
+	if err != nil {
+		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
+	}
+	opened, err := c.stmtQuery(inner, t.inner, args)
+	opened, err = c.begun(ctx, guarded, 0, t.query, opened, err)
+	if err != nil {
+		c.rec.Executing(t.query)
+		return nil, c.leave(err)
+	}
+	r, err := c.openRows(ctx, guarded, opened, nil, t.query)
+	if err == nil {
+		t.busy = true
+		r.st.text = t
+	}
+	if err = c.leave(err); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
