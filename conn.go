@@ -3,6 +3,7 @@ package leakguard
 import (
 	"context"
 	"database/sql/driver"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ type conn struct {
 	inner     sqliteConn    // immutable
 	db        capi.DB       // immutable
 	wait      capi.Wait     // immutable; freed with the handle
+	dropped   runtime.Cleanup
 
 	watch   watch
 	leased  bool

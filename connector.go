@@ -135,7 +135,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	linger := c.linger
 	c.linger = nil
 	c.mu.Unlock()
-	runtime.AddCleanup(n, (*tracker.Conn).Dropped, n.rec)
+	n.dropped = runtime.AddCleanup(n, (*tracker.Conn).Dropped, n.rec)
 	n.rec.Register(control{weak.Make(n)}) // the reaper may come from here on
 	if linger != nil {
 		c.cfg.Tracker.Go(func() { linger.close() }) // its successor is open

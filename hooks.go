@@ -38,7 +38,8 @@ func (c *conn) IsValid() bool {
 		return false
 	}
 	c.drain()
-	if c.raw.Swap(false) {
+	if c.raw.Load() {
+		c.raw.Store(false)
 		c.session.keep(c, "the raw connection was handed out")
 		if f&dead == 0 {
 			c.sync()
@@ -126,6 +127,7 @@ func (c *conn) Close() error {
 		err = c.connector.closeHandle(c.takeHandle(), c.db, c.recycled)
 	}
 	c.rec.Close()
+	c.dropped.Stop()
 	first := !c.closed
 	c.closed = true
 	c.leave(nil)

@@ -349,7 +349,7 @@ func TestBusyConnectionAnswersAtOnce(t *testing.T) {
 	if err := c.ResetSession(background); err != driver.ErrBadConn {
 		t.Errorf("ResetSession: %v", err)
 	}
-	if r.Columns() != nil || own.ColumnTypeDatabaseTypeName(0) != "" {
+	if own.ColumnTypeDatabaseTypeName(0) != "" {
 		t.Error("the rows describe themselves")
 	}
 	if inner, ok := SQLiteConn(c); !ok || inner == nil {

@@ -29,6 +29,7 @@ type rowsState struct {
 	tx    uint64          // the transaction it was opened in, 0 if none
 	err   error           // what reaped or aborted rows answer
 	ctx   context.Context // the query's, if the guard watches it
+	cols  []string        // asked for once, as database/sql does for every row
 	moved bool            // Next was called: from now on it steps
 	slot  int             // in conn.rows, -1 if closed
 	out   bool            // the handle is handed out
@@ -67,6 +68,7 @@ func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, s
 	if stmt != nil {
 		stmt.last = st
 	}
+	st.cols = inner.Columns() // needed for the first row
 	st.slot = len(c.rows)
 	c.rows = append(c.rows, st)
 	c.rec.OpenRows(&st.res, query, exemption(ctx))
@@ -215,26 +217,15 @@ func (r *rows) Close() error {
 			c.forgetRows(st)
 		}
 	}
-	st.inner, st.ctx, st.err = nil, nil, io.EOF // what closed rows answer
+	st.inner, st.ctx, st.cols, st.err = nil, nil, nil, io.EOF // what closed rows answer
 	if len(c.freeRows) < maxFree {
 		c.freeRows = append(c.freeRows, r)
 	}
 	return c.leave(err)
 }
 
-// Columns returns the column names.
-func (r *rows) Columns() []string {
-	f := r.c.gate.enter()
-	if f&busy != 0 {
-		return nil
-	}
-	var columns []string
-	if r.st.inner != nil {
-		columns = r.st.inner.Columns() // also of closed rows
-	}
-	r.c.leave(nil)
-	return columns
-}
+// Columns returns the column names, also of reaped rows.
+func (r *rows) Columns() []string { return r.st.cols }
 
 // ColumnTypeDatabaseTypeName returns the declared type.
 func (r *rows) ColumnTypeDatabaseTypeName(i int) string {

@@ -26,6 +26,7 @@ type Conn struct {
 	due     atomic.Pointer[Reason] // recycle at check-in
 	pending atomic.Bool            // proven resources wait for a free gate
 	lost    atomic.Bool            // a call never came back from SQLite: hands off
+	said    string                 // query, for the owner; guarded by the driver's gate
 
 	mu sync.Mutex // guards the rest; nothing waits while it is held
 	// seq numbers the resources of this connection.
@@ -40,6 +41,7 @@ type Conn struct {
 	kept     string // why policy must not close it
 	raw      bool   // the lease handed out the real connection
 	covered  uint64 // the generation at which what was found covered the lease
+	refused  int64  // accesses when a recycle was not allowed, 0 since the reaper looked
 
 	scratch callstack.Scratch // for stacks
 
@@ -144,6 +146,7 @@ func (c *Conn) CheckIn() Reason {
 	c.raw = false
 	leak := c.closeLocked(&c.lease)
 	accesses, kept := c.accesses, c.kept
+	patient := c.refused != 0 && accesses < c.refused+refusedFor
 	c.mu.Unlock()
 	if leak != nil {
 		c.settle(EventRecovered, leak)
@@ -153,7 +156,7 @@ func (c *Conn) CheckIn() Reason {
 	}
 	p := c.pool.policy.Load()
 	mode := c.pool.mode
-	if mode == Observe {
+	if mode == Observe || patient {
 		return ""
 	}
 	if p.MaxAccess > 0 && accesses >= p.MaxAccess {
@@ -174,8 +177,12 @@ func (c *Conn) lifetime(p *Policy) time.Duration {
 	return p.MaxLifetime - time.Duration(c.jitter*float64(p.MaxLifetime))
 }
 
-// Executing notes the SQL text that runs.
+// Executing notes the SQL text that runs. The same one again costs no lock.
 func (c *Conn) Executing(query string) {
+	if query == c.said {
+		return
+	}
+	c.said = query
 	c.mu.Lock()
 	c.query = query
 	c.mu.Unlock()
@@ -184,6 +191,7 @@ func (c *Conn) Executing(query string) {
 // BeginTx records that a transaction began and returns its id; level 1 is the
 // transaction itself.
 func (c *Conn) BeginTx(query, exempt string) uint64 {
+	c.said = query
 	c.mu.Lock()
 	c.query = query
 	c.open(&c.tx, query, exempt)
@@ -215,6 +223,7 @@ func (c *Conn) EndTx() {
 func (c *Conn) OpenRows(r *Resource, query, exempt string) {
 	r.kind = KindRows
 	r.uses = 0
+	c.said = query
 	c.mu.Lock()
 	c.query = query
 	c.open(r, query, exempt)
@@ -330,8 +339,21 @@ func (c *Conn) ReportKept(why string) {
 	}
 }
 
+// refusedFor is for how many leases a connection that is due does not ask again
+// whether the pool may lose it: asking reads the clock. The reaper's next look
+// ends it sooner.
+const refusedFor = 64
+
 // MayRecycle reports whether AllowRecycle would allow it now.
-func (c *Conn) MayRecycle() bool { return c.pool.mayRecycle() }
+func (c *Conn) MayRecycle() bool {
+	if c.pool.mayRecycle() {
+		return true
+	}
+	c.mu.Lock()
+	c.refused = c.accesses
+	c.mu.Unlock()
+	return false
+}
 
 // AllowRecycle reports whether the pool may lose this connection now: at most
 // one in each CheckInterval, and this is the one.

@@ -216,6 +216,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	t, p, s := c.pool.tracker, c.pool.policy.Load(), &c.seen
 	busy := word&BusyBit != 0
 	word &^= FlagBits
+	c.refused = 0
 	moved := !s.known || s.fresh || word != s.word
 	if !s.known {
 		s.known, s.first = true, now
