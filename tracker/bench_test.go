@@ -17,6 +17,20 @@ func BenchmarkConn(b *testing.B) {
 	}
 }
 
+// The registry alone: entering and leaving the list, with a thousand others in
+// it.
+func BenchmarkRegistry(b *testing.B) {
+	r := scanned(b, 1000, false)
+	p := newPool(b, r.t, PoolConfig{Logger: quiet})
+	c := p.New(false, "")
+	c.control = still{}
+	b.ReportAllocs()
+	for b.Loop() {
+		r.t.add(c)
+		r.t.remove(c)
+	}
+}
+
 func BenchmarkRows(b *testing.B) {
 	for _, stacks := range []bool{true, false} {
 		b.Run(fmt.Sprintf("stacks=%v", stacks), func(b *testing.B) {

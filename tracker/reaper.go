@@ -191,18 +191,18 @@ func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
 			wait = min(wait, p.policy.Load().period())
 		}
 	}
-	for _, c := range t.conns {
-		s := &c.seen
-		word := c.word.Load()
-		if word&^FlagBits == s.word && now < s.next && !s.fresh && !all && word&BusyBit == 0 && !c.pending.Load() {
-			wait = min(wait, s.next-now)
+	for i, p := range t.pulses {
+		word := p.word.Load()
+		if word&^FlagBits == p.was && now < p.next && !p.fresh && !all && word&BusyBit == 0 && !p.pending.Load() {
+			wait = min(wait, p.next-now)
 			continue
 		}
+		c := t.conns[i]
 		if !c.pool.watched() || c.lost.Load() {
 			continue
 		}
 		c.examine(&f, now, word)
-		wait = min(wait, s.next-now)
+		wait = min(wait, p.next-now)
 	}
 	wait = max(wait, time.Millisecond)
 	r.wait = wait
@@ -217,15 +217,15 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	busy := word&BusyBit != 0
 	word &^= FlagBits
 	c.refused = 0
-	moved := !s.known || s.fresh || word != s.word
+	moved := !s.known || c.fresh || word != c.was
 	if !s.known {
 		s.known, s.first = true, now
 	}
 	if moved || busy {
-		if word != s.word || !s.looked || busy {
+		if word != c.was || !s.looked || busy {
 			s.at, s.looked = t.now(), true
 		}
-		s.word, s.active, s.fresh, s.rested = word, now, false, false
+		c.was, s.active, c.fresh, s.rested = word, now, false, false
 	}
 	if c.leased {
 		c.lease.see(now)
@@ -280,9 +280,9 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		c.unnamed(f)
 	}
 
-	s.next = now + nextDue(p, &rec)
+	c.next = now + nextDue(p, &rec)
 	if c.suspectLocked() || len(t.detectors) > 0 {
-		s.next = now + min(p.period(), s.next-now)
+		c.next = now + min(p.period(), c.next-now)
 	}
 }
 
@@ -524,7 +524,7 @@ func (c *Conn) again(o *Order) {
 		t := c.pool.tracker
 		t.mu.Lock()
 		c.seen.rested = false
-		c.seen.next = 0
+		c.next = 0
 		t.mu.Unlock()
 	}
 }

@@ -137,7 +137,7 @@ func (c *Conn) report(now time.Duration) Record {
 
 // lookLocked notes a change of the activity word on the tracker's clock.
 func (c *Conn) lookLocked(word uint64, now time.Duration) {
-	if word &^= FlagBits; word != c.seen.word || !c.seen.looked {
-		c.seen.word, c.seen.at, c.seen.fresh, c.seen.looked = word, now, true, true
+	if word &^= FlagBits; word != c.was || !c.seen.looked {
+		c.was, c.seen.at, c.fresh, c.seen.looked = word, now, true, true
 	}
 }

@@ -1,7 +1,6 @@
 package tracker
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,7 @@ type Tracker struct {
 	clock   clock
 	bubble  bool // made in a synctest bubble
 	leakID  atomic.Uint64
+	connSeq atomic.Uint64
 	history history
 	queue   queue
 
@@ -27,7 +27,7 @@ type Tracker struct {
 	pools      map[string]*Pool
 	lastNumber map[string]int
 	conns      []*Conn
-	connSeq    uint64
+	pulses     []*pulse // theirs, in the same order
 	detectors  []*detector
 	epoch      uint64 // counts changes of policy and detectors
 	reaper     reaper
@@ -142,10 +142,9 @@ func (t *Tracker) AddDetector(d Detector) (cancel func()) {
 func (t *Tracker) add(c *Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.connSeq++
-	c.id = fmt.Sprintf("%s#%d", c.pool.name, t.connSeq)
 	c.slot = len(t.conns)
 	t.conns = append(t.conns, c)
+	t.pulses = append(t.pulses, c.pulse)
 	c.pool.open++
 	if c.unwatched = !c.pool.watched(); !c.unwatched {
 		t.watched++
@@ -164,8 +163,9 @@ func (t *Tracker) remove(c *Conn) (removed bool, most *Leak) {
 	last := len(t.conns) - 1
 	t.conns[c.slot] = t.conns[last]
 	t.conns[c.slot].slot = c.slot
-	t.conns[last] = nil
-	t.conns = t.conns[:last]
+	t.pulses[c.slot] = t.pulses[last]
+	t.conns[last], t.pulses[last] = nil, nil
+	t.conns, t.pulses = t.conns[:last], t.pulses[:last]
 	c.slot = -1
 	c.pool.open--
 	c.mu.Lock()
