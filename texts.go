@@ -84,8 +84,13 @@ func (c *conn) findText(ctx context.Context, query string, args []driver.NamedVa
 
 // keepText prepares a text that came before; nil if it is not to be kept.
 func (c *conn) keepText(ctx context.Context, query string) *text {
-	if !harmlessVerb(query) || query[0]|0x20 == 'v' || classify(query) != 0 ||
-		strings.IndexByte(query, 0) >= 0 || namesBusyTimeout(textMulti, query) {
+	s := query[skipSQLSpace(query, 0):]
+	if !harmlessVerb(s) || s[0]|0x20 == 'v' || strings.IndexByte(query, 0) >= 0 || namesBusyTimeout(textMulti, query) {
+		return nil
+	}
+	// A comment behind it is a statement of its own to go-sqlite3, which then
+	// returns that one's rows: none.
+	if semi := strings.IndexByte(query, ';'); semi >= 0 && !isBlankSQL(query[semi+1:]) {
 		return nil
 	}
 	ts := &c.texts

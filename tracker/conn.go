@@ -373,11 +373,12 @@ func (c *Conn) AllowRecycle() bool { return c.pool.allowRecycle() }
 
 // Recycled counts and tells that policy replaces the connection.
 func (c *Conn) Recycled(r Reason) {
-	switch r {
-	case ReasonMaxLifetime, ReasonMaxIdle:
-		c.pool.count(func(n *counters) { n.expired.Add(1) })
-	}
-	c.pool.count(func(n *counters) { n.recycled.Add(1) })
+	c.pool.count(func(n *counters) {
+		n.recycled.Add(1) // first: no snapshot shows more expired than recycled
+		if r == ReasonMaxLifetime || r == ReasonMaxIdle {
+			n.expired.Add(1)
+		}
+	})
 	c.pool.tracker.emit(Event{Type: EventRecycled, ConnectionID: c.id, Reason: r, pool: c.pool})
 }
 

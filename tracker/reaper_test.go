@@ -2308,7 +2308,10 @@ func TestReaperPatience(t *testing.T) {
 		}
 		c.Close()
 		c = p.Open(still{}, true, "") // while the timer is still armed
-		time.Sleep(tr.reaper.wait)
+		tr.mu.Lock()
+		wait := tr.reaper.wait
+		tr.mu.Unlock()
+		time.Sleep(wait)
 		synctest.Wait()
 		if looks != 2 {
 			t.Errorf("%d looks after the next, want 2", looks)
