@@ -87,7 +87,7 @@ func (c *conn) enter(ctx context.Context) error {
 		}
 	}
 	if !c.leased {
-		c.checkOut(ctx)
+		c.checkOutNow(ctx)
 	}
 	return nil
 }
@@ -146,7 +146,7 @@ func (c *conn) enterText(f uint64, class textClass, query string) (rest string, 
 // that came meanwhile made of it.
 func (c *conn) leave(err error) error {
 	for !c.gate.leave() {
-		c.gate.clear(watched | beside) // SQLite is done: the context has nothing left to stop
+		c.gate.clear(watched | beside | recording) // SQLite is done: the context has nothing left to stop
 		bits := c.gate.take(condemned | stopped | attended)
 		if bits&attended != 0 {
 			c.watch.dismiss()
@@ -177,12 +177,19 @@ func (c *conn) between(err error) error {
 	return c.carryCondemned(err)
 }
 
-// checkOut begins a lease.
+// checkOut begins a lease. The record is open.
 func (c *conn) checkOut(ctx context.Context) {
 	c.leased = true
 	c.lease++
 	c.ops = 0
 	c.rec.CheckOut(exemption(ctx))
+}
+
+// checkOutNow is checkOut for an operation that goes on.
+func (c *conn) checkOutNow(ctx context.Context) {
+	c.rec.Record()
+	c.checkOut(ctx)
+	c.rec.Recorded()
 }
 
 // Raw returns go-sqlite3's connection; see SQLiteConn. It is the way down that
@@ -229,7 +236,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		}
 	}
 	if !c.leased {
-		c.checkOut(ctx)
+		c.checkOutNow(ctx)
 	}
 	c.rec.Executing(query)
 	inner, guarded, err := c.arm(ctx, 0)
@@ -402,7 +409,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		}
 	}
 	if !c.leased {
-		c.checkOut(ctx)
+		c.checkOutNow(ctx)
 	}
 	inner, guarded, err := c.arm(ctx, 0)
 	if err != nil {

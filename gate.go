@@ -22,7 +22,8 @@ const (
 	stopped   = uint64(1) << 8          // the operation in flight was told to stop
 	attended  = uint64(1) << 9          // a goroutine waits for the end of its context
 	ending    = uint64(1) << 10         // the operation in flight may end the transaction
-	ofOne     = busy | watched | beside | ending
+	recording = uint64(tracker.RecordingBit)
+	ofOne     = busy | watched | beside | ending | recording
 	flags     = uint64(tracker.FlagBits)
 	operation = flags + 1
 )
@@ -50,6 +51,10 @@ type gate struct {
 // two goroutines use one driver connection.
 func (g *gate) enter() uint64 { return g.enterAs(busy) }
 
+// enterRecording is enter for an operation that begins with writing the record
+// (see tracker.Conn.Record).
+func (g *gate) enterRecording() uint64 { return g.enterAs(busy | recording) }
+
 // enterEnding is enter for an operation that may end the transaction, so that
 // an order for it may come to nothing.
 func (g *gate) enterEnding() uint64 { return g.enterAs(busy | ending) }
@@ -74,6 +79,8 @@ func (g *gate) enterSlow(bits uint64) uint64 {
 		case w&reaping != 0:
 			g.held.Lock() // the reaper is about to let go
 			g.held.Unlock()
+		case bits&recording != 0 && !tracker.Readable(w):
+			runtime.Gosched() // a report is being written
 		case g.word.CompareAndSwap(w, w|bits):
 			if g.shared != nil {
 				g.shared.RLock()

@@ -13,7 +13,7 @@ import (
 // ResetSession begins a lease. It answers driver.ErrBadConn if the connection
 // was closed while it sat in the pool; database/sql then takes another one.
 func (c *conn) ResetSession(ctx context.Context) error {
-	f := c.gate.enter()
+	f := c.gate.enterRecording()
 	if f&busy != 0 {
 		return driver.ErrBadConn
 	}
@@ -21,7 +21,11 @@ func (c *conn) ResetSession(ctx context.Context) error {
 		c.leave(nil)
 		return driver.ErrBadConn
 	}
-	c.drain()
+	if c.waiting.Load() {
+		c.rec.Recorded()
+		c.drain()
+		c.rec.Record()
+	}
 	c.checkOut(ctx)
 	c.leave(nil)
 	return nil
@@ -31,24 +35,24 @@ func (c *conn) ResetSession(ctx context.Context) error {
 // A transaction begun by SQL text stays: it may legally go on in the next
 // lease, and rolling back here would commit half of it.
 func (c *conn) IsValid() bool {
-	f := c.gate.enter()
+	f := c.gate.enterRecording()
 	if f&busy != 0 {
 		c.lose()
+		c.rec.Record()
 		c.rec.CheckIn()
+		c.rec.Recorded()
 		return false
 	}
-	c.drain()
-	if c.raw.Load() {
-		c.raw.Store(false)
-		c.session.keep(c, "the raw connection was handed out")
-		if f&dead == 0 {
-			c.sync()
-			c.begins.dropBegin() // it may have attached a file
-			c.texts.stop()       // and set an authorizer
-			c.installBusy()      // and set a timeout
-		}
+	if c.waiting.Load() || c.raw.Load() {
+		c.rec.Recorded()
+		c.drain()
+		c.takeBack(f)
+		c.rec.Record()
 	}
 	reason := c.rec.CheckIn()
+	if reason != "" || c.txn.tomb != nil {
+		c.rec.Recorded() // SQLite may be asked
+	}
 	c.leased = false
 	valid := f&dead == 0 && !c.discard
 	if t := c.txn.tomb; t != nil {
@@ -67,6 +71,21 @@ func (c *conn) IsValid() bool {
 	}
 	c.leave(nil)
 	return valid
+}
+
+// takeBack follows a lease that handed the real connection out.
+func (c *conn) takeBack(f uint64) {
+	if !c.raw.Load() {
+		return
+	}
+	c.raw.Store(false)
+	c.session.keep(c, "the raw connection was handed out")
+	if f&dead == 0 {
+		c.sync()
+		c.begins.dropBegin() // it may have attached a file
+		c.texts.stop()       // and set an authorizer
+		c.installBusy()      // and set a timeout
+	}
 }
 
 // sync asks SQLite for the transaction when others may have had a hand in it.

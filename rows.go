@@ -49,7 +49,8 @@ var (
 // maxFree bounds the handles that a connection keeps for its next queries.
 const maxFree = 8
 
-// openRows registers what a query opened. The connection is inside the gate.
+// openRows registers what a query opened. The connection is inside the gate and
+// leaves it at once: the record stays open.
 func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, stmt *stmtState, query string) (*rows, error) {
 	inner, ok := opened.(sqliteRows)
 	if !ok {
@@ -71,6 +72,7 @@ func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, s
 	st.cols = inner.Columns() // needed for the first row
 	st.slot = len(c.rows)
 	c.rows = append(c.rows, st)
+	c.rec.Record()
 	c.rec.OpenRows(&st.res, query, exemption(ctx))
 	return r, nil
 }
@@ -107,7 +109,7 @@ func provenRows(ref rowsRef) {
 	})
 }
 
-// forgetRows takes rows out of the connection's list.
+// forgetRows takes rows out of the connection's list. The record stays open.
 func (c *conn) forgetRows(st *rowsState) {
 	last := len(c.rows) - 1
 	c.rows[st.slot] = c.rows[last]
@@ -123,6 +125,7 @@ func (c *conn) forgetRows(st *rowsState) {
 		st.text.free()
 		st.text = nil
 	}
+	c.rec.Record()
 	c.rec.CloseResource(&st.res)
 }
 
@@ -136,6 +139,7 @@ func (c *conn) kill(st *rowsState, err error) {
 	}
 	st.err = err
 	c.forgetRows(st)
+	c.rec.Recorded()
 }
 
 // killRows kills all rows of the connection.

@@ -112,7 +112,9 @@ func (c *conn) finalize(st *stmtState) error {
 	c.stmts = c.stmts[:last]
 	st.slot = -1
 	st.inner, st.handle = nil, capi.Stmt{}
+	c.rec.Record()
 	c.rec.CloseResource(&st.res)
+	c.rec.Recorded()
 	return err
 }
 
@@ -190,7 +192,7 @@ func (s *stmt) enter(ctx context.Context) (done bool, err error) {
 		return false, c.leave(errStmtClosed)
 	}
 	if !c.leased {
-		c.checkOut(ctx)
+		c.checkOutNow(ctx)
 	}
 	return false, nil
 }

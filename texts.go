@@ -169,7 +169,7 @@ func (t *text) free() {
 // gate.
 func (c *conn) execText(ctx context.Context, t *text, args []driver.NamedValue) (driver.Result, error) {
 	if !c.leased {
-		c.checkOut(ctx)
+		c.checkOutNow(ctx)
 	}
 	c.rec.Executing(t.query)
 	inner, guarded, err := c.arm(ctx, 0)
@@ -194,7 +194,7 @@ func (c *conn) execText(ctx context.Context, t *text, args []driver.NamedValue) 
 // the gate.
 func (c *conn) queryText(ctx context.Context, t *text, args []driver.NamedValue) (driver.Rows, error) {
 	if !c.leased {
-		c.checkOut(ctx)
+		c.checkOutNow(ctx)
 	}
 	inner, guarded, err := c.arm(ctx, 0)
 	if err != nil {

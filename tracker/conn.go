@@ -28,7 +28,7 @@ type Conn struct {
 	due  atomic.Pointer[Reason] // recycle at check-in
 	said string                 // query, for the owner; guarded by the driver's gate
 
-	mu sync.Mutex // guards the rest; nothing waits while it is held
+	mu sync.Mutex // guards the rest, with the word's bits; nothing waits while it is held. See lock and Record
 	// seq numbers the resources of this connection.
 	seq      uint64
 	leased   bool
@@ -128,11 +128,9 @@ func (c *Conn) Pool() *Pool { return c.pool }
 // it, and any change of it is activity.
 func (c *Conn) Word() *atomic.Uint64 { return &c.word }
 
-// CheckOut begins a lease.
+// CheckOut begins a lease. It comes between Record and Recorded.
 func (c *Conn) CheckOut(exempt string) {
-	c.mu.Lock()
 	c.beginLease(exempt)
-	c.mu.Unlock()
 	if c.pool.tracker.leaseEvents.Load() {
 		c.emit(EventCheckOut)
 	}
@@ -146,11 +144,9 @@ func (c *Conn) beginLease(exempt string) {
 }
 
 // CheckIn ends the lease and returns why the connection should be recycled,
-// "" if it should not.
+// "" if it should not. It comes between Record and Recorded.
 func (c *Conn) CheckIn() Reason {
-	c.mu.Lock()
 	if !c.leased {
-		c.mu.Unlock()
 		return ""
 	}
 	c.leased = false
@@ -158,7 +154,6 @@ func (c *Conn) CheckIn() Reason {
 	leak := c.closeLocked(&c.lease)
 	accesses, kept := c.accesses, c.kept
 	patient := c.refused != 0 && accesses < c.refused+refusedFor
-	c.mu.Unlock()
 	if leak != nil {
 		c.settle(EventRecovered, leak)
 	}
@@ -194,71 +189,67 @@ func (c *Conn) Executing(query string) {
 		return
 	}
 	c.said = query
-	c.mu.Lock()
+	c.Record()
 	c.query = query
-	c.mu.Unlock()
+	c.Recorded()
 }
 
 // BeginTx records that a transaction began and returns its id; level 1 is the
 // transaction itself.
 func (c *Conn) BeginTx(query, exempt string) uint64 {
 	c.said = query
-	c.mu.Lock()
+	c.Record()
 	c.query = query
 	c.open(&c.tx, query, exempt)
 	c.stamp(&c.tx)
 	c.tx.level = 1
 	id := c.tx.id
-	c.mu.Unlock()
+	c.Recorded()
 	return id
 }
 
 // SetLevel records the transaction's depth: 1 more for each savepoint.
 func (c *Conn) SetLevel(level int) {
-	c.mu.Lock()
+	c.Record()
 	c.tx.level = level
-	c.mu.Unlock()
+	c.Recorded()
 }
 
 // EndTx records that the transaction is over.
 func (c *Conn) EndTx() {
-	c.mu.Lock()
+	c.Record()
 	leak := c.closeLocked(&c.tx)
-	c.mu.Unlock()
+	c.Recorded()
 	if leak != nil {
 		c.settle(EventRecovered, leak)
 	}
 }
 
-// OpenRows records rows that a query opened.
+// OpenRows records rows that a query opened. It comes between Record and
+// Recorded.
 func (c *Conn) OpenRows(r *Resource, query, exempt string) {
 	r.kind = KindRows
 	r.uses = 0
-	c.said = query
-	c.mu.Lock()
-	c.query = query
+	c.said, c.query = query, query
 	c.open(r, query, exempt)
 	c.stamp(r)
 	c.rows.add(r)
-	c.mu.Unlock()
 }
 
 // OpenStatement records a prepared statement.
 func (c *Conn) OpenStatement(r *Resource, query, exempt string) {
 	r.kind = KindStatement
-	c.mu.Lock()
+	c.Record()
 	c.open(r, query, exempt)
 	c.stamp(r)
 	c.stmts.add(r)
-	c.mu.Unlock()
+	c.Recorded()
 }
 
 // CloseResource records that rows or a statement were closed. Closing twice is
-// allowed.
+// allowed. It comes between Record and Recorded.
 func (c *Conn) CloseResource(r *Resource) {
-	c.mu.Lock()
 	if r.id == 0 {
-		c.mu.Unlock()
 		return
 	}
 	if r.kind == KindRows {
@@ -267,7 +258,6 @@ func (c *Conn) CloseResource(r *Resource) {
 		c.stmts.remove(r)
 	}
 	leak := c.closeLocked(r)
-	c.mu.Unlock()
 	if leak != nil {
 		c.settle(EventRecovered, leak)
 	}
@@ -319,29 +309,29 @@ func (c *Conn) closeLocked(r *Resource) *Leak {
 // Keep records why policy must never close this connection: what it carries
 // and a new one would lack. The first reason stays.
 func (c *Conn) Keep(why string) {
-	c.mu.Lock()
+	c.lock()
 	if c.kept == "" {
 		c.kept = why
 	}
-	c.mu.Unlock()
+	c.unlock()
 }
 
 // KeptBecause returns what Keep recorded.
 func (c *Conn) KeptBecause() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	return c.kept
 }
 
 // HandedOut records that the real connection was handed to the program: until
 // check-in the guard cannot know what runs on it.
 func (c *Conn) HandedOut() {
-	c.mu.Lock()
+	c.lock()
 	c.raw = true
 	if c.kept == "" {
 		c.kept = "the raw connection was handed out"
 	}
-	c.mu.Unlock()
+	c.unlock()
 }
 
 // ReportKept tells, once per pool and reason, that policy spared a connection.
@@ -361,9 +351,9 @@ func (c *Conn) MayRecycle() bool {
 	if c.pool.mayRecycle() {
 		return true
 	}
-	c.mu.Lock()
+	c.lock()
 	c.refused = c.accesses
-	c.mu.Unlock()
+	c.unlock()
 	return false
 }
 
@@ -393,11 +383,11 @@ func (c *Conn) Lost() {
 		return
 	}
 	t := c.pool.tracker
-	c.mu.Lock()
+	c.lock()
 	c.stampLease(t.clock.now())
 	leak := c.leakLocked(&c.lease, ReasonPanic, 0, t.clock.now(), 0)
 	leak.Kept = "a call never came back from SQLite"
-	c.mu.Unlock()
+	c.unlock()
 	t.mu.Lock()
 	t.unwatchLocked(c) // there is nothing that the reaper could do
 	t.mu.Unlock()
@@ -408,9 +398,9 @@ func (c *Conn) Lost() {
 // Proven reports a resource whose handle was collected. undone says whether it
 // was closed just now.
 func (c *Conn) Proven(r *Resource, undone bool) {
-	c.mu.Lock()
+	c.lock()
 	if r.id == 0 {
-		c.mu.Unlock()
+		c.unlock()
 		return
 	}
 	leak := r.watch.leak
@@ -424,7 +414,7 @@ func (c *Conn) Proven(r *Resource, undone bool) {
 	}
 	r.watch.id, r.watch.leak, r.watch.taken = r.id, leak, true
 	c.cover()
-	c.mu.Unlock()
+	c.unlock()
 	if !known {
 		c.pool.count(func(n *counters) { n.leaked.Add(1) })
 	}
@@ -456,7 +446,7 @@ func (c *Conn) Close() {
 			leaks = append(leaks, l)
 		}
 	}
-	c.mu.Lock()
+	c.lock()
 	for c.rows.head != nil {
 		r := c.rows.head
 		c.rows.remove(r)
@@ -470,7 +460,7 @@ func (c *Conn) Close() {
 	gone(&c.tx)
 	gone(&c.lease)
 	c.leased = false
-	c.mu.Unlock()
+	c.unlock()
 	removed, most := c.pool.tracker.remove(c)
 	if most != nil {
 		leaks = append(leaks, most)
@@ -495,16 +485,16 @@ func (c *Conn) Dropped() {
 // Void: those that are closed by now recovered, the others stay suspects.
 func (c *Conn) Settle(o *Order, out Outcome) {
 	if out != Void {
-		c.mu.Lock()
+		c.lock()
 		c.cover()
-		c.mu.Unlock()
+		c.unlock()
 		for _, l := range o.Leaks {
 			c.settle(EventReaped, l)
 		}
 		return
 	}
 	var closed []*Leak
-	c.mu.Lock()
+	c.lock()
 	for i, target := range o.targets {
 		if target.r.id == target.id {
 			target.r.watch.taken = false
@@ -512,7 +502,7 @@ func (c *Conn) Settle(o *Order, out Outcome) {
 			closed = append(closed, o.Leaks[i])
 		}
 	}
-	c.mu.Unlock()
+	c.unlock()
 	for _, l := range closed {
 		c.settle(EventRecovered, l)
 	}

@@ -55,8 +55,8 @@ func (t *Tracker) Held() []Held {
 
 // heldLocked appends what is held of one connection. Tracker.mu is held.
 func (c *Conn) heldLocked(out []Held, now time.Duration) []Held {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	word := c.word.Load()
 	c.lookLocked(word, now)
 	c.stampLease(now)

@@ -211,8 +211,8 @@ func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
 
 // examine judges one connection. Tracker.mu is held.
 func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	t, p, s := c.pool.tracker, c.pool.policy.Load(), &c.seen
 	busy := word&BusyBit != 0
 	word &^= FlagBits
@@ -534,8 +534,8 @@ func (c *Conn) again(o *Order) {
 func (c *Conn) lookAtRows(f *findings, now time.Duration) {
 	p := c.pool.policy.Load()
 	c.control.Look(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
+		c.lock()
+		defer c.unlock()
 		for r := c.rows.head; r != nil; r = r.next {
 			r.see(now)
 			w := &r.watch
@@ -568,18 +568,18 @@ func (r *reaper) detect(f *findings, j judged, now time.Duration) {
 		if reason == "" {
 			continue
 		}
-		c.mu.Lock()
+		c.lock()
 		if c.word.Load()&^FlagBits == j.word && c.leased {
 			c.forgotten(f, 0, reason, now, j.word)
 			for _, n := range f.news {
 				n.leak.named = true
 			}
 		}
-		c.mu.Unlock()
+		c.unlock()
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	c.unnamed(f)
 }
 

@@ -112,8 +112,8 @@ func (t *Tracker) records(only *Pool) []Record {
 // Idle counts from the guard's last look at the connection, so it is short by
 // up to one check.
 func (c *Conn) report(now time.Duration) Record {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	word := c.word.Load()
 	c.lookLocked(word, now)
 	c.stampLease(now)

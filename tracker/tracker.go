@@ -168,9 +168,9 @@ func (t *Tracker) remove(c *Conn) (removed bool, most *Leak) {
 	t.conns, t.pulses = t.conns[:last], t.pulses[:last]
 	c.slot = -1
 	c.pool.open--
-	c.mu.Lock()
+	c.lock()
 	again := reused(c.accesses)
-	c.mu.Unlock()
+	c.unlock()
 	c.pool.count(func(n *counters) { n.reused += again })
 	most, c.seen.most = c.seen.most, nil
 	t.dropPoolLocked(c.pool)

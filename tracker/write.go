@@ -65,10 +65,10 @@ func (t *Tracker) lines() []connLine {
 	out := make([]connLine, 0, len(t.conns))
 	for _, c := range t.conns {
 		l := connLine{Record: c.report(now)}
-		c.mu.Lock()
+		c.lock()
 		w := &c.lease.watch
 		l.covered = c.leased && w.id == c.lease.id && w.taken && w.leak == nil
-		c.mu.Unlock()
+		c.unlock()
 		out = append(out, l)
 	}
 	t.mu.Unlock()
@@ -84,7 +84,7 @@ func (t *Tracker) openLeaks() (leaks []*Leak, lost []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, c := range t.conns {
-		c.mu.Lock()
+		c.lock()
 		add := func(r *Resource) {
 			if r.id != 0 && r.suspect() {
 				leaks = append(leaks, r.watch.leak)
@@ -103,7 +103,7 @@ func (t *Tracker) openLeaks() (leaks []*Leak, lost []string) {
 		if c.seen.most != nil {
 			leaks = append(leaks, c.seen.most)
 		}
-		c.mu.Unlock()
+		c.unlock()
 		if c.lost.Load() {
 			lost = append(lost, c.id)
 		}
