@@ -145,6 +145,13 @@ func (c *conn) enterText(f uint64, class textClass, query string) (rest string, 
 // leave ends an operation and returns what it returns: err, or what an order
 // that came meanwhile made of it.
 func (c *conn) leave(err error) error {
+	if c.gate.left() {
+		return err
+	}
+	return c.leaveBusy(err)
+}
+
+func (c *conn) leaveBusy(err error) error {
 	for !c.gate.leave() {
 		c.gate.clear(watched | beside | recording) // SQLite is done: the context has nothing left to stop
 		bits := c.gate.take(condemned | stopped | attended)

@@ -119,7 +119,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	n.leased = !fromOpener()
 	n.rec = c.pool.New(n.leased, exemption(ctx))
 	n.gate.word = n.rec.Word()
-	n.gate.shared = c.traits.cacheGate(inner.GetFilename("main"))
+	n.gate.share(c.traits.cacheGate(inner.GetFilename("main")))
 	n.texts.on = !c.traits.keepsTexts && n.gate.shared == nil && c.sqlite.ConnectHook == nil && len(c.sqlite.Extensions) == 0
 	n.session.start(n)
 	n.startWaiting()

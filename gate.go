@@ -23,6 +23,7 @@ const (
 	attended  = uint64(1) << 9          // a goroutine waits for the end of its context
 	ending    = uint64(1) << 10         // the operation in flight may end the transaction
 	recording = uint64(tracker.RecordingBit)
+	sharing   = uint64(1) << 13 // always, for a connection that shares its cache: no short cuts
 	ofOne     = busy | watched | beside | ending | recording
 	flags     = uint64(tracker.FlagBits)
 	operation = flags + 1
@@ -45,11 +46,23 @@ type gate struct {
 	shared *cacheGate
 }
 
+// share makes the gate one of those of a shared cache, if it is not nil.
+func (g *gate) share(common *cacheGate) {
+	if g.shared = common; common != nil {
+		g.set(sharing)
+	}
+}
+
 // enter begins an operation and returns the tombed and dead bits. It returns
 // the busy bit, and has begun nothing, if an operation is in flight: then a
 // call never came back from SQLite (a Go function called by SQL panicked), or
 // two goroutines use one driver connection.
-func (g *gate) enter() uint64 { return g.enterAs(busy) }
+func (g *gate) enter() uint64 {
+	if w := g.word.Load(); w&flags == 0 && g.word.CompareAndSwap(w, w|busy) {
+		return 0
+	}
+	return g.enterSlow(busy)
+}
 
 // enterRecording is enter for an operation that begins with writing the record
 // (see tracker.Conn.Record).
@@ -60,14 +73,10 @@ func (g *gate) enterRecording() uint64 { return g.enterAs(busy | recording) }
 func (g *gate) enterEnding() uint64 { return g.enterAs(busy | ending) }
 
 func (g *gate) enterAs(bits uint64) uint64 {
-	w := g.word.Load()
-	if w&flags != 0 || !g.word.CompareAndSwap(w, w|bits) {
-		return g.enterSlow(bits)
+	if w := g.word.Load(); w&flags == 0 && g.word.CompareAndSwap(w, w|bits) {
+		return 0
 	}
-	if g.shared != nil {
-		g.shared.RLock()
-	}
-	return 0
+	return g.enterSlow(bits)
 }
 
 func (g *gate) enterSlow(bits uint64) uint64 {
@@ -116,12 +125,13 @@ func (g *gate) enterNow() (uint64, bool) {
 // It is not deferred anywhere: a panic that comes through SQLite leaves the
 // connection's mutex locked, and the busy bit that stays keeps everybody out.
 func (g *gate) leave() bool {
+	return g.left() || g.leaveSlow()
+}
+
+// left is leave where nothing stands in the way.
+func (g *gate) left() bool {
 	w := g.word.Load()
-	if w&(interrupt|condemned|stopped|attended) != 0 || g.shared != nil ||
-		!g.word.CompareAndSwap(w, w&^ofOne+operation) {
-		return g.leaveSlow()
-	}
-	return true
+	return w&(interrupt|condemned|stopped|attended|sharing) == 0 && g.word.CompareAndSwap(w, w&^ofOne+operation)
 }
 
 func (g *gate) leaveSlow() bool {

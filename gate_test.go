@@ -17,10 +17,15 @@ func newGates(n int, shared bool) []*gate {
 	}
 	gates := make([]*gate, n)
 	for i := range gates {
-		gates[i] = &gate{word: new(atomic.Uint64), shared: group}
+		gates[i] = &gate{word: new(atomic.Uint64)}
+		gates[i].share(group)
 	}
 	return gates
 }
+
+// wordOf returns the gate's word without the bit that a shared cache sets for
+// good.
+func wordOf(g *gate) uint64 { return g.word.Load() &^ sharing }
 
 // linger widens the window that it is called in: other goroutines get to run
 // while the caller is in the middle of something.
@@ -38,7 +43,7 @@ func eachGate(t *testing.T, f func(t *testing.T, g *gate)) {
 }
 
 // generation is the number of operations that are over.
-func (g *gate) generation() uint64 { return g.word.Load() &^ flags }
+func (g *gate) generation() uint64 { return wordOf(g) &^ flags }
 
 func TestGateEnter(t *testing.T) {
 	eachGate(t, func(t *testing.T, g *gate) {
@@ -47,7 +52,7 @@ func TestGateEnter(t *testing.T) {
 			if f := g.enter(); f != state {
 				t.Errorf("enter with flags %#x: %#x", state, f)
 			}
-			if w := g.word.Load(); w != 7*operation|state|busy {
+			if w := wordOf(g); w != 7*operation|state|busy {
 				t.Errorf("inside with flags %#x the word is %#x", state, w)
 			}
 			if f := g.enter(); f != busy {
@@ -63,7 +68,7 @@ func TestGateEnter(t *testing.T) {
 			if !g.leave() {
 				t.Error("leave: nothing is to be seen to")
 			}
-			if w := g.word.Load(); w != 8*operation|state {
+			if w := wordOf(g); w != 8*operation|state {
 				t.Errorf("behind the operation the word is %#x, want one operation more and flags %#x", w, state)
 			}
 			if f, inside := g.enterNow(); f != state || !inside {
@@ -126,8 +131,8 @@ func TestGateTryIsExact(t *testing.T) {
 		try(0, false, "with the reaper inside")
 		g.release()
 		try(0, true, "after the reaper")
-		if g.word.Load() != word+operation {
-			t.Errorf("the word is %#x, want %#x", g.word.Load(), word+operation)
+		if wordOf(g) != word+operation {
+			t.Errorf("the word is %#x, want %#x", wordOf(g), word+operation)
 		}
 	})
 }
@@ -219,7 +224,7 @@ func TestGateExclusion(t *testing.T) {
 		if want := owner + byReaper[0] + byReaper[1]; plain != want {
 			t.Errorf("the variable is %d after %d increments", plain, want)
 		}
-		if w := g.word.Load(); w != ops*operation {
+		if w := wordOf(g); w != ops*operation {
 			t.Errorf("after %d operations the word is %#x", ops, w)
 		}
 		if byReaper[0]+byReaper[1] == 0 {
@@ -261,18 +266,18 @@ func TestGateCondemn(t *testing.T) {
 			if g.leave() {
 				t.Fatal("a condemned operation left")
 			}
-			if g.word.Load() != busy|condemned {
-				t.Errorf("leave changed the word to %#x", g.word.Load())
+			if wordOf(g) != busy|condemned {
+				t.Errorf("leave changed the word to %#x", wordOf(g))
 			}
 		}
-		if bits := g.take(condemned | stopped); bits != condemned || g.word.Load() != busy {
-			t.Errorf("take returned %#x and left %#x", bits, g.word.Load())
+		if bits := g.take(condemned | stopped); bits != condemned || wordOf(g) != busy {
+			t.Errorf("take returned %#x and left %#x", bits, wordOf(g))
 		}
 		if g.hit(send) || sent != 3 {
 			t.Error("hit an operation whose order was carried out")
 		}
-		if !g.leave() || g.word.Load() != operation {
-			t.Errorf("the operation did not end: %#x", g.word.Load())
+		if !g.leave() || wordOf(g) != operation {
+			t.Errorf("the operation did not end: %#x", wordOf(g))
 		}
 		if g.hit(send) || g.condemn() || sent != 3 {
 			t.Error("the operation is over")
@@ -296,7 +301,7 @@ func TestGateHitExcludes(t *testing.T) {
 		sent, second := 0, 0
 		if !g.hit(func() {
 			sent++
-			if w := g.word.Load(); w != busy|condemned|interrupt {
+			if w := wordOf(g); w != busy|condemned|interrupt {
 				t.Errorf("while sending the word is %#x", w)
 			}
 			if !g.hit(func() { second++ }) {
@@ -331,8 +336,8 @@ func TestGateHitExcludes(t *testing.T) {
 			t.Error("leave did not wait for the interrupt")
 		}
 		wg.Wait()
-		if g.word.Load() != operation {
-			t.Errorf("the word is %#x", g.word.Load())
+		if wordOf(g) != operation {
+			t.Errorf("the word is %#x", wordOf(g))
 		}
 
 		// So does take: what the owner does behind it is not hit.
@@ -372,9 +377,9 @@ func TestGateStop(t *testing.T) {
 		}
 		stop(0, false, 0, "with no operation in flight")
 		g.enter()
-		stop(g.word.Load(), false, 0, "for an operation that is not watched")
+		stop(wordOf(g), false, 0, "for an operation that is not watched")
 		g.set(watched)
-		first := g.word.Load()
+		first := wordOf(g)
 		stop(first, true, 1, "for the operation")
 		stop(first, true, 2, "for the operation once more")
 		g.set(interrupt)
@@ -393,10 +398,10 @@ func TestGateStop(t *testing.T) {
 		g.enter()
 		g.set(watched)
 		stop(first, false, 2, "for an operation that is over, inside another")
-		stop(g.word.Load(), true, 3, "for the other")
+		stop(wordOf(g), true, 3, "for the other")
 		g.take(stopped)
 		g.leave()
-		if w := g.word.Load(); w != 2*operation {
+		if w := wordOf(g); w != 2*operation {
 			t.Errorf("after two operations the word is %#x", w)
 		}
 	})
@@ -420,14 +425,14 @@ func TestGateCondemnStress(t *testing.T) {
 			if sending.Add(1) != 1 {
 				t.Error("two interrupts at once")
 			}
-			w := g.word.Load()
+			w := wordOf(g)
 			op := w / operation
 			hitOp = op
 			linger()
 			// The owner sets the one, and waits behind taking the others.
 			const may = watched | condemned | stopped
-			if w&(flags&^may) != busy|interrupt || (g.word.Load()^w)&^may != 0 || over.Load() > op {
-				t.Errorf("an interrupt for operation %d with flags %#x, %d are over and the word is %#x", op, w&flags, over.Load(), g.word.Load())
+			if w&(flags&^may) != busy|interrupt || (wordOf(g)^w)&^may != 0 || over.Load() > op {
+				t.Errorf("an interrupt for operation %d with flags %#x, %d are over and the word is %#x", op, w&flags, over.Load(), wordOf(g))
 			}
 			hitOp = op
 			sent.Add(1)
@@ -454,7 +459,7 @@ func TestGateCondemnStress(t *testing.T) {
 		})
 		wg.Go(func() { // the watchdog, which may come late
 			for !stop.Load() {
-				w := g.word.Load()
+				w := wordOf(g)
 				linger()
 				if w&watched != 0 && g.stop(w, send) {
 					stops++
@@ -463,7 +468,7 @@ func TestGateCondemnStress(t *testing.T) {
 		})
 		wg.Go(func() { // looks on
 			for !stop.Load() {
-				switch w := g.word.Load(); {
+				switch w := wordOf(g); {
 				case w&busy == 0 && w&(condemned|interrupt|watched|stopped) != 0:
 					t.Errorf("something survived its operation: %#x", w)
 				case w&busy != 0 && w&reaping != 0:
@@ -506,8 +511,8 @@ func TestGateCondemnStress(t *testing.T) {
 		}
 		stop.Store(true)
 		wg.Wait()
-		if g.word.Load() != ops*operation {
-			t.Errorf("after %d operations the word is %#x", ops, g.word.Load())
+		if wordOf(g) != ops*operation {
+			t.Errorf("after %d operations the word is %#x", ops, wordOf(g))
 		}
 		if carried == 0 || stops == 0 || sent.Load() == 0 {
 			t.Errorf("nothing was tried: %d orders carried out, %d stops, %d interrupts", carried, stops, sent.Load())
@@ -526,7 +531,7 @@ func TestGateSharedCache(t *testing.T) {
 	if a.try(0) || b.try(0) {
 		t.Error("an owner inside one connection left the reaper into the cache")
 	}
-	if w := b.word.Load(); w != 0 {
+	if w := wordOf(b); w != 0 {
 		t.Errorf("the try left %#x behind", w)
 	}
 	if !other.try(0) {
@@ -660,8 +665,8 @@ func TestGateSharedExclusion(t *testing.T) {
 		if own[i] != ops {
 			t.Errorf("owner %d: the variable is %d after %d increments", i, own[i], ops)
 		}
-		if g.word.Load() != ops*operation {
-			t.Errorf("owner %d: after %d operations the word is %#x", i, ops, g.word.Load())
+		if wordOf(g) != ops*operation {
+			t.Errorf("owner %d: after %d operations the word is %#x", i, ops, wordOf(g))
 		}
 		total += reaps[i]
 	}
