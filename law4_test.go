@@ -321,6 +321,9 @@ func TestBusyConnectionAnswersAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	own := r.(*rows)
+	if err := r.Next(make([]driver.Value, 1)); err != nil {
+		t.Fatal(err)
+	}
 	tx, err := c.Begin()
 	if err != nil {
 		t.Fatal(err)

@@ -30,10 +30,19 @@ type rowsState struct {
 	err   error           // what reaped or aborted rows answer
 	ctx   context.Context // the query's, if the guard watches it
 	cols  []string        // asked for once, as database/sql does for every row
-	moved bool            // Next was called: from now on it steps
-	slot  int             // in conn.rows, -1 if closed
-	out   bool            // the handle is handed out
+	moved bool            // the first row was read: from now on it steps
+	first firstRow
+	slot  int  // in conn.rows, -1 if closed
+	out   bool // the handle is handed out
 	res   tracker.Resource
+}
+
+// firstRow is the first row. go-sqlite3 has stepped to it when a query returns, so
+// it is read in the same crossing of the gate, and handed out by the first Next.
+type firstRow struct {
+	row []driver.Value // used again
+	err error
+	has bool
 }
 
 // openRows are the open rows of a connection.
@@ -72,9 +81,33 @@ func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, s
 	st.cols = inner.Columns() // needed for the first row
 	st.slot = len(c.rows)
 	c.rows = append(c.rows, st)
+	if len(st.cols) > 0 {
+		st.moved = true
+		c.readFirst(st)
+	}
 	c.rec.Record()
 	c.rec.OpenRows(&st.res, query, exemption(ctx))
 	return r, nil
+}
+
+func (c *conn) readFirst(st *rowsState) {
+	n := len(st.cols)
+	if cap(st.first.row) < n {
+		st.first.row = make([]driver.Value, n)
+	}
+	st.first.row = st.first.row[:n]
+	st.first.has = true
+	if st.first.err = c.rowsNext(st.inner, st.first.row); st.first.err != nil && st.first.err != io.EOF {
+		c.after(context.Background(), 0, "", st.first.err)
+	}
+}
+
+// take hands the first row out.
+func (f *firstRow) take(dest []driver.Value) error {
+	f.has = false
+	copy(dest, f.row)
+	clear(f.row)
+	return f.err
 }
 
 func (c *conn) takeRows() *rows {
@@ -138,6 +171,7 @@ func (c *conn) kill(st *rowsState, err error) {
 		st.inner.Close()
 	}
 	st.err = err
+	st.res.Notice()
 	c.forgetRows(st)
 	c.rec.Recorded()
 }
@@ -167,18 +201,24 @@ func (r *rows) enter() error {
 
 // Next reads the next row.
 func (r *rows) Next(dest []driver.Value) error {
+	c, st := r.c, r.st
+	if st.first.has && !st.res.Noticed() {
+		return st.first.take(dest)
+	}
 	if err := r.enter(); err != nil {
 		return err
 	}
-	c, st := r.c, r.st
 	st.res.Use()
+	if st.first.has {
+		return c.leave(st.first.take(dest))
+	}
 	if c.raw.Load() {
 		c.sync()
 	}
 	if st.ctx != nil && st.moved {
 		return c.leave(c.nextWatched(st, dest))
 	}
-	st.moved = true // the first row came with the query
+	st.moved = true
 	err := c.rowsNext(st.inner, dest)
 	if err != nil && err != io.EOF {
 		c.after(context.Background(), 0, "", err)
@@ -222,6 +262,10 @@ func (r *rows) Close() error {
 		}
 	}
 	st.inner, st.ctx, st.cols, st.err = nil, nil, nil, io.EOF // what closed rows answer
+	if st.first.has {
+		st.first.has = false
+		clear(st.first.row)
+	}
 	if len(c.freeRows) < maxFree {
 		c.freeRows = append(c.freeRows, r)
 	}

@@ -230,6 +230,9 @@ func (c *Conn) EndTx() {
 func (c *Conn) OpenRows(r *Resource, query, exempt string) {
 	r.kind = KindRows
 	r.uses = 0
+	if r.noticed.Load() {
+		r.noticed.Store(false)
+	}
 	c.said, c.query = query, query
 	c.open(r, query, exempt)
 	c.stamp(r)

@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
@@ -20,8 +21,11 @@ type Resource struct {
 
 	next, prev *Resource // in its connection's list, guarded by Conn.mu
 
-	uses  uint32 // guarded by the driver's gate
-	watch watch  // guarded by Conn.mu
+	uses uint32 // guarded by the driver's gate
+	// noticed says that the reaper has looked at it, or that it is over: what
+	// its owner does is activity, or fails, from now on.
+	noticed atomic.Bool
+	watch   watch // guarded by Conn.mu
 }
 
 // watch is what the reaper made of a resource. Times are the reaper's.
@@ -38,12 +42,21 @@ type watch struct {
 // Use notes activity. The caller holds the driver's gate.
 func (r *Resource) Use() { r.uses++ }
 
+// Notice says that the resource is not what its owner left any more.
+func (r *Resource) Notice() { r.noticed.Store(true) }
+
+// Noticed reports whether the reaper has looked at the resource since it was
+// opened, or Notice was called. Until then it is too young for its use to
+// count as activity. It may be called outside the driver's gate.
+func (r *Resource) Noticed() bool { return r.noticed.Load() }
+
 // ID returns the resource's id, unique in its connection; 0 if it is closed.
 func (r *Resource) ID() uint64 { return r.id }
 
 // see brings the watch up to date with the resource as it is now.
 func (r *Resource) see(now time.Duration) {
 	if r.watch.id != r.id {
+		r.noticed.Store(true)
 		r.watch = watch{id: r.id, first: now, active: now}
 	}
 }
