@@ -166,7 +166,7 @@ func captureSlow(pcs []uintptr) *Stack {
 
 // enter adds a stack to the table, or returns the one that came first.
 func enter(s *Stack) *Stack {
-	s.partial = len(s.key) > 0 && !endsInGoexit(s.key)
+	s.partial = len(s.pcs) > 0 && !(endsInGoexit(s.key) && endsInGoexit(s.pcs))
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	head := &table.heads[s.hash%buckets]
