@@ -185,18 +185,19 @@ func enter(s *Stack) *Stack {
 	return s
 }
 
-// dropOldest drops the quarter of the table that was not seen for longest, so
-// that the next drop is far off. Readers may still stand on a dropped stack;
+// dropOldest drops the stacks that were not seen for longest, a quarter of the
+// table if all are recent, so that the next drop is far off. Readers may still stand on a dropped stack;
 // its next pointer stays.
 func dropOldest() {
 	epoch := table.epoch.Load()
 	age := func(s *Stack) uint32 { return epoch - s.seen.Load() }
 	limit := uint32(MaxStacks / 2)
+	most := MaxStacks
 	for dropped := 0; dropped == 0; limit /= 2 {
 		for i := range table.heads {
 			link := &table.heads[i]
 			for s := link.Load(); s != nil; s = s.next.Load() {
-				if age(s) >= limit {
+				if age(s) >= limit && dropped < most {
 					link.Store(s.next.Load())
 					dropped++
 					continue
@@ -206,6 +207,7 @@ func dropOldest() {
 		}
 		table.n -= dropped
 		table.dropped += uint64(dropped)
+		most = MaxStacks / 4
 	}
 }
 
