@@ -72,6 +72,20 @@ func (behaving) StreamAndWorkOnOneConn(p *program) {
 	check(rows.Err())
 }
 
+func (behaving) StreamBesideBusyWork(p *program) {
+	c := ok(p.DB.Conn(p.ctx))
+	defer c.Close()
+	rows := ok(c.QueryContext(p.ctx, orders))
+	defer rows.Close()
+	for i := 0; rows.Next() && i < 10; i++ {
+		for range 16 { // the rows rest, their connection does not
+			ok(c.ExecContext(p.ctx, "SELECT 1"))
+			time.Sleep(17 * time.Second)
+		}
+	}
+	check(rows.Err())
+}
+
 func (behaving) StreamIntoAChannel(p *program) {
 	ids := make(chan int)
 	go func() {
@@ -665,6 +679,16 @@ func (behaving) TextOverLeases(p *program) {
 		ok(p.ExecContext(p.ctx, "COMMIT"))
 		time.Sleep(time.Minute)
 	}
+}
+
+func (behaving) TextOverManyLeases(p *program) {
+	p.SetMaxOpenConns(1)
+	ok(p.ExecContext(p.ctx, "BEGIN"))
+	for range 600 {
+		time.Sleep(800 * time.Millisecond)
+		ok(p.ExecContext(p.ctx, newOrder))
+	}
+	ok(p.ExecContext(p.ctx, "COMMIT"))
 }
 
 func (behaving) TextInOnePiece(p *program) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/testdata/catalogue/layer"
+	"github.com/sqlite-leakguard/sqlite-leakguard/testdata/catalogue/layers"
 	"github.com/sqlite-leakguard/sqlite-leakguard/testdata/catalogue/store"
 )
 
@@ -580,6 +581,11 @@ func (leaking) LayerGenericRetryOfAMethodValue(p *program) {
 
 func (leaking) LayerByItself(p *program) {
 	go (&layer.DB{DB: p.DB}).Select(p.ctx, orders) // leak:rows
+}
+
+func (leaking) LayerOfAnotherName(p *program) {
+	tx := ok(layers.Begin(p.ctx, p.DB))
+	p.finally(func() { tx.Rollback() })
 }
 
 func (leaking) LayerDeep(p *program) {

@@ -465,6 +465,35 @@ func TestFallback(t *testing.T) {
 	}
 }
 
+// A go or defer statement that calls something by itself shows with its line,
+// though the function that the compiler makes of it is none of the program's.
+func TestStatements(t *testing.T) {
+	if !walkable {
+		t.Skip("needs the walk")
+	}
+	stacks := make(chan *Stack, 3)
+	_, file, line, _ := runtime.Caller(0)
+	go captureInto(stacks, 1)
+	deferred := func() {
+		defer captureInto(stacks, 2)
+		stacks <- <-stacks
+	}
+	deferred()
+	for _, want := range []int{line + 1, line + 3} {
+		s := <-stacks
+		at := slices.IndexFunc(expand(s.PCs()), ofStatement)
+		if at < 1 || !strings.HasSuffix(expand(s.PCs())[at], fmt.Sprintf("%s:%d", file, want)) {
+			t.Errorf("no function of the statement in line %d: %s", want, strings.Join(expand(s.PCs()), "\n\t"))
+		}
+		if s.Partial() {
+			t.Error("partial")
+		}
+	}
+}
+
+//go:noinline
+func captureInto(stacks chan *Stack, _ int) { stacks <- Capture(new(Scratch)) }
+
 // The self-check agrees on the usual stack, and notices one on which the walk
 // finds something else: the function of a go statement, which runtime.Callers
 // leaves out, stands for a frame that it does not know.

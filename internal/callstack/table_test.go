@@ -58,6 +58,15 @@ func empty() {
 }
 
 func TestTableIsBounded(t *testing.T) {
+	t.Run("walk", tableIsBounded)
+	t.Run("fallback", func(t *testing.T) {
+		defer func(before bool) { walkable = before }(walkable)
+		walkable = false
+		tableIsBounded(t)
+	})
+}
+
+func tableIsBounded(t *testing.T) {
 	empty()
 	before := Dropped()
 	const entered = 8192
