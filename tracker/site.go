@@ -55,8 +55,8 @@ func (s Stack) Frames() []Frame {
 }
 
 // Site returns the call that opened the resource: the innermost frame that
-// belongs neither to the runtime, nor to database/sql, nor to the guard, nor to
-// a library around it (see SkipPackages). The zero Frame if nothing was
+// belongs neither to the runtime (reflect and sync included), nor to
+// database/sql, nor to the guard, nor to a library around it (see SkipPackages). The zero Frame if nothing was
 // recorded.
 func (s Stack) Site() Frame {
 	frames := s.Frames()
@@ -95,6 +95,8 @@ func (s Stack) String() string {
 // place where its call is recorded.
 var internalPrefixes = []string{
 	"runtime.",
+	"reflect.", // calls database/sql by itself where it is told to, and so does
+	"sync.",    // OnceValues
 	"database/sql.",
 	modulePath + ".",
 	modulePath + "/tracker.",

@@ -2,6 +2,7 @@ package callstack
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -105,10 +106,47 @@ func miss(key []uintptr, h uint64) *Stack {
 	var logical [maxLogical]uintptr
 	n := runtime.Callers(3, logical[:])
 	return enter(&Stack{
-		pcs:  append([]uintptr(nil), logical[:n]...),
+		pcs:  join(key, logical[:n]),
 		key:  append([]uintptr(nil), key...),
 		hash: h,
 	})
+}
+
+// join returns the calls that the walk found, with those that are inlined in
+// them. What runtime.Callers found beyond the end of the walk belongs to this
+// capture alone: other stacks may have the same key. What it left out, the
+// function that the compiler makes of a statement `go f(x)` or `defer f(x)`, is
+// put back: it may be the only one that has a line of the program's.
+func join(walked, called []uintptr) []uintptr {
+	pcs := make([]uintptr, 0, len(called)+1)
+	var left []uintptr
+	for _, pc := range walked {
+		if i := slices.Index(called, pc); i >= 0 {
+			pcs = append(pcs, called[:i]...) // inlined in the one before
+			pcs = append(append(pcs, left...), pc)
+			called, left = called[i+1:], left[:0]
+		}
+		if of := statement(pc); of != 0 {
+			left = append(left, of)
+		}
+	}
+	return append(pcs, left...)
+}
+
+// statement returns a place in the function that the compiler made of a go or
+// defer statement, if pc is in one or in what is inlined there, else 0.
+func statement(pc uintptr) uintptr {
+	f := runtime.FuncForPC(pc - 1)
+	if f == nil {
+		return 0
+	}
+	entry := f.Entry()
+	name := runtime.FuncForPC(entry).Name()
+	name = name[strings.LastIndexByte(name, '.')+1:]
+	if strings.HasPrefix(name, "gowrap") || strings.HasPrefix(name, "deferwrap") {
+		return entry + 1
+	}
+	return 0
 }
 
 // captureSlow interns what runtime.Callers returned.
@@ -128,7 +166,7 @@ func captureSlow(pcs []uintptr) *Stack {
 
 // enter adds a stack to the table, or returns the one that came first.
 func enter(s *Stack) *Stack {
-	s.partial = len(s.pcs) > 0 && !endsInGoexit(s.pcs)
+	s.partial = len(s.pcs) > 0 && !(endsInGoexit(s.key) && endsInGoexit(s.pcs))
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	head := &table.heads[s.hash%buckets]
@@ -147,18 +185,19 @@ func enter(s *Stack) *Stack {
 	return s
 }
 
-// dropOldest drops the quarter of the table that was not seen for longest, so
-// that the next drop is far off. Readers may still stand on a dropped stack;
+// dropOldest drops the stacks that were not seen for longest, a quarter of the
+// table if all are recent, so that the next drop is far off. Readers may still stand on a dropped stack;
 // its next pointer stays.
 func dropOldest() {
 	epoch := table.epoch.Load()
 	age := func(s *Stack) uint32 { return epoch - s.seen.Load() }
 	limit := uint32(MaxStacks / 2)
+	most := MaxStacks
 	for dropped := 0; dropped == 0; limit /= 2 {
 		for i := range table.heads {
 			link := &table.heads[i]
 			for s := link.Load(); s != nil; s = s.next.Load() {
-				if age(s) >= limit {
+				if age(s) >= limit && dropped < most {
 					link.Store(s.next.Load())
 					dropped++
 					continue
@@ -168,6 +207,7 @@ func dropOldest() {
 		}
 		table.n -= dropped
 		table.dropped += uint64(dropped)
+		most = MaxStacks / 4
 	}
 }
 

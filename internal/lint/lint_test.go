@@ -44,8 +44,9 @@ var layers = []layer{
 		why:  "it stands at the bottom: gopsutil and nothing of the module",
 	},
 	{
-		path: "./internal/callstack",
-		why:  "it stands at the bottom: the standard library and nothing of the module",
+		path:  "./internal/callstack",
+		tests: []string{"./internal/callstack/testdata/"},
+		why:   "it stands at the bottom: the standard library and nothing of the module",
 	},
 	{
 		path: "./tracker/",
@@ -68,9 +69,10 @@ var layers = []layer{
 		why:  "it consumes the tracker and builds without cgo",
 	},
 	{
-		path: ".",
-		may:  []string{"./tracker/", "./internal/capi", "./internal/callstack", "./internal/meminfo", "github.com/mattn/go-sqlite3"},
-		why:  "the driver stands on the tracker and on SQLite, and knows no exporter",
+		path:  ".",
+		may:   []string{"./tracker/", "./internal/capi", "./internal/callstack", "./internal/meminfo", "github.com/mattn/go-sqlite3"},
+		tests: []string{"./testdata/"},
+		why:   "the driver stands on the tracker and on SQLite, and knows no exporter",
 	},
 	{
 		path: "./examples/",
