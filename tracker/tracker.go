@@ -16,6 +16,7 @@ type Tracker struct {
 	bubble  bool // made in a synctest bubble
 	leakID  atomic.Uint64
 	history history
+	leaks   history // of leaks alone, for LeakHistory
 	queue   queue
 
 	// leaseEvents says that somebody wants check-outs and check-ins.
@@ -45,7 +46,8 @@ type Tracker struct {
 
 // Options are for New.
 type Options struct {
-	// History is how many events are kept, 256 if zero.
+	// History is how many events are kept, and beside them how many of leaks
+	// alone, 256 if zero.
 	History int
 }
 
@@ -63,6 +65,7 @@ func New(o Options) *Tracker {
 		wake:       make(chan struct{}, 1),
 	}
 	t.history.events = make([]Event, 0, o.History)
+	t.leaks.events = make([]Event, 0, o.History)
 	t.queue.tracker = t
 	return t
 }
