@@ -9,7 +9,7 @@ import (
 
 // The drawing area of a chart, in the units of its viewBox.
 const (
-	chartWidth  = 520
+	chartWidth  = 540 // half a page's
 	chartHeight = 130
 	chartLeft   = 40 // room for the scale
 	chartRight  = 8
@@ -24,9 +24,9 @@ type chart struct {
 	Grid   []gridLine
 	// From and To name the ends of the time axis; From is empty while there is
 	// one sample only.
-	From, To                         string
-	Width, Height                    int
-	Left, Right, Base, TextX, TextY2 float64
+	From, To                   string
+	Width, Height              float64
+	Left, Right, TextX, TextY2 float64
 }
 
 // series is one line of a chart. Class is its colour in the style sheet.
@@ -50,7 +50,7 @@ type figure struct {
 }
 
 // newChart draws figures of at least one sample.
-func newChart(title, unit string, samples []sample, figures ...figure) chart {
+func newChart(title, unit string, width float64, samples []sample, figures ...figure) chart {
 	most := 0.0
 	for i := range samples {
 		for _, f := range figures {
@@ -62,16 +62,16 @@ func newChart(title, unit string, samples []sample, figures ...figure) chart {
 	span := last.Sub(first)
 	x := func(t time.Time) float64 {
 		if span <= 0 {
-			return chartWidth - chartRight
+			return width - chartRight
 		}
-		return chartLeft + (chartWidth-chartLeft-chartRight)*float64(t.Sub(first))/float64(span)
+		return chartLeft + (width-chartLeft-chartRight)*float64(t.Sub(first))/float64(span)
 	}
 	y := func(v float64) float64 {
 		return chartHeight - chartBottom - (chartHeight-chartTop-chartBottom)*v/most
 	}
 	c := chart{
-		Title: title, Width: chartWidth, Height: chartHeight, To: "now",
-		Left: chartLeft, Right: chartWidth - chartRight, Base: y(0), TextX: chartLeft - 6, TextY2: chartHeight - 5,
+		Title: title, Width: width, Height: chartHeight, To: "now",
+		Left: chartLeft, Right: width - chartRight, TextX: chartLeft - 6, TextY2: chartHeight - 5,
 	}
 	if span > 0 {
 		c.From = "−" + ageText(span.Round(time.Second))
@@ -123,22 +123,26 @@ func number(v float64) string {
 
 // charts draws what there are figures of.
 func (s *snapshot) charts() []chart {
-	out := []chart{newChart("Connections", "", s.samples,
-		figure{"open", "c-open", func(s *sample) float64 { return float64(s.Connections) }, false},
-		figure{"leased", "c-leased", func(s *sample) float64 { return float64(s.Leased) }, true},
-		figure{"suspects", "c-suspects", func(s *sample) float64 { return float64(s.Suspects) }, false},
-	)}
 	process, system := false, false
 	for i := range s.samples {
 		process = process || s.samples[i].ProcessMB > 0
 		system = system || s.samples[i].SystemPercent > 0
 	}
+	width := float64(chartWidth)
+	if !process && !system {
+		width *= 2 // it has the line for itself
+	}
+	out := []chart{newChart("Connections", "", width, s.samples,
+		figure{"open", "c-open", func(s *sample) float64 { return float64(s.Connections) }, false},
+		figure{"leased", "c-leased", func(s *sample) float64 { return float64(s.Leased) }, true},
+		figure{"suspects", "c-suspects", func(s *sample) float64 { return float64(s.Suspects) }, false},
+	)}
 	if process {
-		out = append(out, newChart("Memory of this process", " MB", s.samples,
+		out = append(out, newChart("Memory of this process", " MB", width, s.samples,
 			figure{"process", "c-leased", func(s *sample) float64 { return s.ProcessMB }, true}))
 	}
 	if system {
-		out = append(out, newChart("Memory of the system", " %", s.samples,
+		out = append(out, newChart("Memory of the system", " %", width, s.samples,
 			figure{"used", "c-open", func(s *sample) float64 { return s.SystemPercent }, true}))
 	}
 	return out

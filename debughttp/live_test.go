@@ -5,15 +5,41 @@ package debughttp_test
 import (
 	"context"
 	"database/sql"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	leakguard "github.com/sqlite-leakguard/sqlite-leakguard"
+	"github.com/sqlite-leakguard/sqlite-leakguard/debughttp"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 var background = context.Background()
+
+// The page and the profile of a real program name the line and the function
+// that forgot its rows, the profile as go tool pprof fetches it.
+func TestRealProgram(t *testing.T) {
+	tr := tracker.New(tracker.Options{})
+	s := openShop(t, tr)
+	mux := http.NewServeMux()
+	mux.Handle("/debug/leakguard/", debughttp.Handler(tr))
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	page := body(t, mux, "/debug/leakguard/")
+	wants(t, page, "<strong>3 suspects</strong>", "debughttp_test.(*shop).forgetOrders", "defer rows.Close()")
+	lacks(t, page, "SELECT id", "<script")
+
+	first := pprofTop(t, "-tagfocus=kind=rows", server.URL+"/debug/leakguard/pprof")
+	if !strings.HasSuffix(first, "debughttp_test.(*shop).forgetOrders") {
+		t.Errorf("go tool pprof -top lists %q first", first)
+	}
+
+	s.close()
+	wants(t, body(t, mux, "/debug/leakguard/"), "<strong>nothing forgotten</strong>", "came back")
+}
 
 // shop is a real pool whose program forgets one of each kind.
 type shop struct {

@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"html/template"
+	"path"
 )
 
 //go:embed page.html
@@ -24,6 +25,7 @@ var policy = func() string {
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"css":   func() template.CSS { return template.CSS(pageCSS) },
+	"base":  path.Base, // of a function's name
 	"query": func(text string) string { return shorten(text, 500) },
 }).Parse(pageHTML))
 

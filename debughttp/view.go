@@ -13,7 +13,7 @@ import (
 const (
 	maxSites  = 50
 	maxRows   = 100
-	openStack = 3 // suspects whose stacks are unfolded
+	openStack = 2 // suspects whose stacks are unfolded
 )
 
 // page is what the template shows, most important first.
@@ -29,7 +29,8 @@ type page struct {
 	MoreSites   int
 	Blame       []blame
 	Charts      []chart
-	Connections table[connection]
+	Leased      table[connection]
+	Idle        table[connection]
 	Held        []table[held]
 	Over        table[over]
 	Events      table[event]
@@ -54,20 +55,21 @@ func tableOf[T any](title string, rows []T) table[T] {
 
 // suspect is all suspects of one site.
 type suspect struct {
-	Kind            string
-	Count           int
-	Site, Function  string
-	Limit           string
-	Age, Idle, Pool string
-	Connections     string
-	Level           int
-	Query           string
-	Next, Fix       string
-	Stack           []frame
-	Unfolded        bool
+	Kind           string
+	Count          int
+	Site, Function string
+	Limit          string
+	Age, Idle      string
+	Connections    string
+	Level          int
+	Query          string
+	Next, Fix      string
+	Stack          []frame
+	Unfolded       bool
 }
 
-type frame struct{ Function, Place string }
+// frame is a call: Place is as in Site, Path the file's whole path.
+type frame struct{ Function, Place, Path string }
 
 type connection struct {
 	ID, Pool, State    string
@@ -127,14 +129,17 @@ func (s *snapshot) page(refresh int) *page {
 	p.Notes = s.notes()
 	p.Suspects, p.MoreSites = s.suspectCards()
 	p.Blame = s.blame()
-	p.Connections = tableOf("Connections", s.connections())
+	leased, idle := s.connections()
+	p.Leased, p.Idle = tableOf("Leased connections", leased), tableOf("Idle connections", idle)
 	for _, k := range []struct {
 		title string
 		kind  tracker.Kind
 	}{{"Transactions", tracker.KindTransaction}, {"Rows", tracker.KindRows}, {"Statements", tracker.KindStatement}} {
-		t := tableOf(k.title, s.heldOf(k.kind))
-		t.Kind = k.kind.String()
-		p.Held = append(p.Held, t)
+		if rows := s.heldOf(k.kind); len(rows) > 0 {
+			t := tableOf(k.title, rows)
+			t.Kind = k.kind.String()
+			p.Held = append(p.Held, t)
+		}
 	}
 	p.Over = tableOf("Leaks that are over", s.over())
 	p.Events = tableOf("All events", s.eventRows())
@@ -199,7 +204,7 @@ func (s *snapshot) suspectCards() (cards []suspect, more int) {
 			index[k] = at
 			cards = append(cards, suspect{
 				Kind: l.Kind.String(), Site: k.frame.String(), Function: k.frame.Function,
-				Limit: limitText(l), Age: ageText(l.Age), Idle: ageText(l.Idle), Pool: l.Pool,
+				Limit: limitText(l), Age: ageText(l.Age), Idle: ageText(l.Idle),
 				Level: l.Level, Query: l.Query, Next: next, Fix: fixes[l.Kind],
 				Stack: framesText(l.Stack), Unfolded: at < openStack,
 			})
@@ -262,7 +267,7 @@ func limitText(l *tracker.Leak) string {
 func framesText(stack tracker.Stack) []frame {
 	var out []frame
 	for _, f := range stack.UserFrames() {
-		out = append(out, frame{f.Function, fmt.Sprintf("%s:%d", f.File, f.Line)})
+		out = append(out, frame{f.Function, f.String(), fmt.Sprintf("%s:%d", f.File, f.Line)})
 	}
 	return out
 }
@@ -275,7 +280,7 @@ func percent(d, longest time.Duration) int {
 	return max(1, int(100*d/longest))
 }
 
-func (s *snapshot) connections() []connection {
+func (s *snapshot) connections() (leased, idle []connection) {
 	var longest time.Duration
 	leases := make(map[string]tracker.Held)
 	for _, h := range s.held {
@@ -284,7 +289,6 @@ func (s *snapshot) connections() []connection {
 			longest = max(longest, h.Age)
 		}
 	}
-	out := make([]connection, 0, len(s.records))
 	for i := range s.records {
 		r := &s.records[i]
 		c := connection{
@@ -302,9 +306,13 @@ func (s *snapshot) connections() []connection {
 			site := r.Stack.Site()
 			c.Site, c.Function = site.String(), site.Function
 		}
-		out = append(out, c)
+		if r.Leased {
+			leased = append(leased, c)
+		} else {
+			idle = append(idle, c)
+		}
 	}
-	return out
+	return leased, idle
 }
 
 func (s *snapshot) heldOf(kind tracker.Kind) []held {
@@ -322,8 +330,11 @@ func (s *snapshot) heldOf(kind tracker.Kind) []held {
 			State: "idle for " + ageText(h.Idle), Connection: h.ConnectionID, Level: h.Level,
 			Site: site.String(), Function: site.Function, Query: h.Query, Exempt: h.Exempt,
 		}
-		if h.Busy {
+		switch {
+		case h.Busy:
 			row.State = "running"
+		case h.Idle < time.Second:
+			row.State = "moving"
 		}
 		if len(out) < maxRows {
 			row.Stack = framesText(h.Stack)
