@@ -237,8 +237,12 @@ func (s *snapshot) next(l *tracker.Leak) string {
 		return "Exempt, so it is never undone: " + l.Exempt
 	case l.Kept != "":
 		return "It is not undone: " + l.Kept
+	case l.Reason == tracker.ReasonProven:
+		return "Closed as soon as its connection is free."
 	case s.mode(l.ConnectionID) == tracker.Observe:
 		return "Nothing: the pool is in mode observe."
+	case l.Reason == tracker.ReasonInPool:
+		return "Rolled back once it has been left for leak_after, or is older than tx_timeout."
 	case l.Reason == tracker.ReasonMaxStatements:
 		return "Nothing: that many statements are reported only."
 	case l.Kind == tracker.KindConnection && l.Reason == tracker.ReasonLeakAfter:
