@@ -45,7 +45,7 @@ func query(c *tracker.Conn, text string) *tracker.Resource {
 	return rows
 }
 
-// here returns the line of its caller's caller, shortened as reports do.
+// here returns the place skip lines below its call, shortened as reports do.
 func here(skip int) string {
 	_, file, line, _ := runtime.Caller(1)
 	return tracker.Frame{File: file, Line: line + skip}.String()
