@@ -91,6 +91,9 @@ func (t *Tracker) emit(e Event) {
 	if e.Type != EventCheckOut && e.Type != EventCheckIn {
 		t.history.add(e)
 	}
+	if e.leak() {
+		t.leaks.add(e)
+	}
 	if len(q.subs) == 0 && !e.logged() {
 		return
 	}

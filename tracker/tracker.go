@@ -16,6 +16,7 @@ type Tracker struct {
 	leakID  atomic.Uint64
 	connSeq atomic.Uint64
 	history history
+	leaks   history // of leaks alone, for LeakHistory
 	queue   queue
 
 	// leaseEvents says that somebody wants check-outs and check-ins.
@@ -43,7 +44,8 @@ type Tracker struct {
 
 // Options are for New.
 type Options struct {
-	// History is how many events are kept, 256 if zero.
+	// History is how many events are kept, and beside them how many of leaks
+	// alone, 256 if zero.
 	History int
 }
 
@@ -60,6 +62,7 @@ func New(o Options) *Tracker {
 		lastNumber: make(map[string]int),
 	}
 	t.history.events = make([]Event, 0, o.History)
+	t.leaks.events = make([]Event, 0, o.History)
 	t.queue.tracker = t
 	t.reaper.t, t.reaper.patience = t, patience
 	return t

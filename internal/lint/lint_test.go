@@ -59,14 +59,16 @@ var layers = []layer{
 		why:  "it consumes the tracker and builds without cgo",
 	},
 	{
-		path: "./debughttp",
-		may:  []string{"./tracker/"},
-		why:  "it consumes the tracker and builds without cgo",
+		path:  "./debughttp",
+		may:   []string{"./tracker/", "github.com/google/pprof/profile"}, // the profile's format
+		tests: []string{"."},
+		why:   "it consumes the tracker and builds without cgo",
 	},
 	{
-		path: "./leakguardtest",
-		may:  []string{"./tracker/"},
-		why:  "it consumes the tracker and builds without cgo",
+		path:  "./leakguardtest",
+		may:   []string{"./tracker/"},
+		tests: []string{"."},
+		why:   "it consumes the tracker and builds without cgo",
 	},
 	{
 		path:  ".",
@@ -88,7 +90,8 @@ var layers = []layer{
 // modules are what the library's go.mod may require directly.
 var modules = []string{
 	"github.com/mattn/go-sqlite3",
-	"go.uber.org/goleak", // by tests
+	"go.uber.org/goleak",      // by tests
+	"github.com/google/pprof", // the profile's format, by debughttp
 	"github.com/shirou/gopsutil/v3",
 	"go.opentelemetry.io/otel",
 	"go.opentelemetry.io/otel/",
@@ -321,7 +324,12 @@ func TestRules(t *testing.T) {
 		{from: "./otel", to: ".", test: true, want: false},
 		{from: "./otel", to: "./debughttp", want: false},
 		{from: "./debughttp", to: "./leakguardtest", want: false},
+		{from: "./debughttp", to: "github.com/google/pprof/profile", want: true},
+		{from: "./debughttp", to: "github.com/google/pprof/driver", want: false},
+		{from: "./debughttp", to: ".", want: false},
+		{from: "./debughttp", to: ".", test: true, want: true},
 		{from: "./leakguardtest", to: ".", want: false},
+		{from: "./leakguardtest", to: ".", test: true, want: true},
 		{from: "./leakguardtest", to: "./internal/capi", want: false},
 		{from: "./examples/quickstart", to: ".", want: true},
 		{from: "./examples/quickstart", to: "./internal/capi", want: false},

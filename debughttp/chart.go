@@ -1,0 +1,149 @@
+package debughttp
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
+
+// The drawing area of a chart, in the units of its viewBox.
+const (
+	chartWidth  = 540 // half a page's
+	chartHeight = 130
+	chartLeft   = 40 // room for the scale
+	chartRight  = 8
+	chartTop    = 10
+	chartBottom = 20 // room for the times
+)
+
+// chart is a drawing of some figures over time.
+type chart struct {
+	Title  string
+	Series []series
+	Grid   []gridLine
+	// From and To name the ends of the time axis; From is empty while there is
+	// one sample only.
+	From, To                   string
+	Width, Height              float64
+	Left, Right, TextX, TextY2 float64
+}
+
+// series is one line of a chart. Class is its colour in the style sheet.
+type series struct {
+	Name, Class string
+	Now         string // the last figure
+	Line, Area  string // SVG paths; Area is empty if the line stands for itself
+	X, Y        float64
+}
+
+type gridLine struct {
+	Y, TextY float64
+	Label    string
+}
+
+// figure is what a series shows of each sample.
+type figure struct {
+	name, class string
+	of          func(*sample) float64
+	area        bool
+}
+
+// newChart draws figures of at least one sample.
+func newChart(title, unit string, width float64, samples []sample, figures ...figure) chart {
+	most := 0.0
+	for i := range samples {
+		for _, f := range figures {
+			most = max(most, f.of(&samples[i]))
+		}
+	}
+	most = niceAbove(most)
+	first, last := samples[0].Time, samples[len(samples)-1].Time
+	span := last.Sub(first)
+	x := func(t time.Time) float64 {
+		if span <= 0 {
+			return width - chartRight
+		}
+		return chartLeft + (width-chartLeft-chartRight)*float64(t.Sub(first))/float64(span)
+	}
+	y := func(v float64) float64 {
+		return chartHeight - chartBottom - (chartHeight-chartTop-chartBottom)*v/most
+	}
+	c := chart{
+		Title: title, Width: width, Height: chartHeight, To: "now",
+		Left: chartLeft, Right: width - chartRight, TextX: chartLeft - 6, TextY2: chartHeight - 5,
+	}
+	if span > 0 {
+		c.From = "−" + ageText(span.Round(time.Second))
+	}
+	for _, v := range []float64{most, most / 2, 0} {
+		c.Grid = append(c.Grid, gridLine{Y: y(v), TextY: y(v) + 4, Label: number(v) + unit})
+	}
+	for _, f := range figures {
+		s := series{Name: f.name, Class: f.class}
+		var line strings.Builder
+		for i := range samples {
+			s.X, s.Y = x(samples[i].Time), y(f.of(&samples[i]))
+			step := "L"
+			if i == 0 {
+				step = "M"
+			}
+			fmt.Fprintf(&line, "%s%.1f %.1f", step, s.X, s.Y)
+		}
+		s.Now = number(f.of(&samples[len(samples)-1])) + unit
+		s.Line = line.String()
+		if f.area && span > 0 {
+			s.Area = fmt.Sprintf("%sL%.1f %.1fL%.1f %.1fZ", s.Line, x(last), y(0), x(first), y(0))
+		}
+		c.Series = append(c.Series, s)
+	}
+	return c
+}
+
+// niceAbove returns the smallest of 2, 4, 10, 20, 40, 100, … that a figure
+// stays within, so that half of it is a whole number.
+func niceAbove(v float64) float64 {
+	for scale := 1.0; scale < 1e15; scale *= 10 {
+		for _, n := range []float64{2, 4, 10} {
+			if v <= n*scale {
+				return n * scale
+			}
+		}
+	}
+	return math.Max(v, 1)
+}
+
+// number writes a figure without digits that say nothing.
+func number(v float64) string {
+	if v >= 100 || v == math.Trunc(v) {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.1f", v)
+}
+
+// charts draws what there are figures of.
+func (s *snapshot) charts() []chart {
+	process, system := false, false
+	for i := range s.samples {
+		process = process || s.samples[i].ProcessMB > 0
+		system = system || s.samples[i].SystemPercent > 0
+	}
+	width := float64(chartWidth)
+	if !process && !system {
+		width *= 2 // it has the line for itself
+	}
+	out := []chart{newChart("Connections", "", width, s.samples,
+		figure{"open", "c-open", func(s *sample) float64 { return float64(s.Connections) }, false},
+		figure{"leased", "c-leased", func(s *sample) float64 { return float64(s.Leased) }, true},
+		figure{"suspects", "c-suspects", func(s *sample) float64 { return float64(s.Suspects) }, false},
+	)}
+	if process {
+		out = append(out, newChart("Memory of this process", " MB", width, s.samples,
+			figure{"process", "c-leased", func(s *sample) float64 { return s.ProcessMB }, true}))
+	}
+	if system {
+		out = append(out, newChart("Memory of the system", " %", width, s.samples,
+			figure{"used", "c-open", func(s *sample) float64 { return s.SystemPercent }, true}))
+	}
+	return out
+}

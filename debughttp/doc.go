@@ -1,0 +1,24 @@
+// Package debughttp serves a page that shows what a program holds of its
+// SQLite pools at this moment, what of it seems forgotten, and who opened it:
+//
+//	http.Handle("/debug/leakguard/", debughttp.Handler(nil))
+//
+// The handler serves, below the path it is mounted at (which ends in "/"):
+//
+//   - the page itself. It loads itself again every ten seconds; ?refresh=60
+//     changes that and ?refresh=0 stops it. It needs no script and nothing from
+//     elsewhere.
+//   - ?format=json: the same as JSON. Durations are in seconds.
+//   - pprof: everything open as a profile by the call stack that opened it, for
+//     go tool pprof -top http://localhost:6060/debug/leakguard/pprof. Sample
+//     types are count and age (the default, in seconds, added up); labels are
+//     kind, pool and, of a suspect, the limit that it broke.
+//
+// The page names files and functions of the program, pools and the reasons
+// given to Exempt. SQL texts, which may hold data of users, are left out unless
+// [ShowSQL] is given. Put it where only operators reach it, as with
+// net/http/pprof.
+//
+// Nothing runs in the background. The figures over time are those of requests,
+// at most one a second and 360 in all.
+package debughttp

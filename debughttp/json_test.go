@@ -1,0 +1,96 @@
+package debughttp_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/debughttp"
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// keys returns the names of a JSON object, sorted.
+func keys(t *testing.T, object any) string {
+	t.Helper()
+	m, ok := object.(map[string]any)
+	if !ok {
+		t.Fatalf("%v is no object", object)
+	}
+	var names []string
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+// The names are part of the interface.
+func TestJSON(t *testing.T) {
+	inBubble(t, func(s *scene) {
+		c := s.open(s.pool("shop.db"), true, "")
+		rows := forgetRows(c, "SELECT 1", "on purpose")
+		c.BeginTx("BEGIN", "")
+		pass(6 * time.Minute)
+		c.CloseResource(rows)
+		forgetRows(c, "SELECT 2", "on purpose")
+		var d map[string]any
+		if err := json.Unmarshal([]byte(body(t, debughttp.Handler(s.Tracker, debughttp.ShowSQL()), "/?format=json")), &d); err != nil {
+			t.Fatal(err)
+		}
+		first := func(name string) map[string]any {
+			t.Helper()
+			list, ok := d[name].([]any)
+			if !ok || len(list) == 0 {
+				t.Fatalf("%s is %v", name, d[name])
+			}
+			return list[0].(map[string]any)
+		}
+		for _, c := range []struct {
+			what      string
+			got, want string
+		}{
+			{"document", keys(t, d), "held history leaks samples shows_sql stats suspects time verdict"},
+			{"held", keys(t, first("held")), "age busy connection_id idle kind opened_at pool query resource site stack"},
+			{"suspect", keys(t, first("suspects")), "age connection_id id idle kind level limit opened_at pool query reason resource site stack"},
+			{"history", keys(t, first("history")), "connection_id pool time type"},
+			{"leaks", keys(t, first("leaks")), "connection_id leak pool reason time type"},
+			{"samples", keys(t, first("samples")), "connections leased suspects time"},
+			{"frame", keys(t, first("suspects")["stack"].([]any)[0]), "file function line"},
+		} {
+			if c.got != c.want {
+				t.Errorf("%s has %s\nwant %s", c.what, c.got, c.want)
+			}
+		}
+		suspect := first("suspects")
+		if d["verdict"] != "1 suspect" || d["shows_sql"] != true || suspect["kind"] != "transaction" || suspect["age"] != 360.0 || suspect["limit"] != 300.0 {
+			t.Errorf("%v", suspect)
+		}
+		stats, _ := json.Marshal(d["stats"])
+		var back tracker.Stats
+		if err := json.Unmarshal(stats, &back); err != nil || back.LeakedDetected != 2 || back.ActiveConnectionDetails[0].Query != "SELECT 2" {
+			t.Errorf("stats %s: %v", stats, err)
+		}
+	})
+}
+
+// Lists without entries are lists.
+func TestJSONWithoutAnything(t *testing.T) {
+	text := body(t, debughttp.Handler(tracker.New(tracker.Options{})), "/?format=json")
+	wants(t, text, `"suspects": []`, `"held": []`, `"history": []`, `"leaks": []`, `"verdict": "nothing forgotten"`, `"shows_sql": false`)
+}
+
+func TestVar(t *testing.T) {
+	tr := tracker.New(tracker.Options{})
+	p, err := tr.NewPool(tracker.PoolConfig{Name: badPool, Mode: tracker.Basic, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	defer p.Open(nil, true, "").Close()
+	var s tracker.Stats
+	if err := json.Unmarshal([]byte(debughttp.Var(tr).String()), &s); err != nil || s.TotalConnections != 1 || s.ActiveConnectionDetails[0].Pool != badPool {
+		t.Errorf("%+v, %v", s, err)
+	}
+}

@@ -1,0 +1,122 @@
+//go:build cgo
+
+package debughttp_test
+
+import (
+	"context"
+	"database/sql"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	leakguard "github.com/sqlite-leakguard/sqlite-leakguard"
+	"github.com/sqlite-leakguard/sqlite-leakguard/debughttp"
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+var background = context.Background()
+
+// The page and the profile of a real program name the line and the function
+// that forgot its rows, the profile as go tool pprof fetches it.
+func TestRealProgram(t *testing.T) {
+	tr := tracker.New(tracker.Options{})
+	s := openShop(t, tr)
+	mux := http.NewServeMux()
+	mux.Handle("/debug/leakguard/", debughttp.Handler(tr))
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	page := body(t, mux, "/debug/leakguard/")
+	wants(t, page, "<strong>3 suspects</strong>", "debughttp_test.(*shop).forgetOrders", "defer rows.Close()")
+	lacks(t, page, "SELECT id", "<script")
+
+	first := pprofTop(t, "-tagfocus=kind=rows", server.URL+"/debug/leakguard/pprof")
+	if !strings.HasSuffix(first, "debughttp_test.(*shop).forgetOrders") {
+		t.Errorf("go tool pprof -top lists %q first", first)
+	}
+
+	s.close()
+	wants(t, body(t, mux, "/debug/leakguard/"), "<strong>nothing forgotten</strong>", "came back")
+}
+
+// shop is a real pool whose program forgets one of each kind.
+type shop struct {
+	db   *sql.DB
+	rows *sql.Rows
+	tx   *sql.Tx
+	conn *sql.Conn
+}
+
+// openShop plants the leaks and waits until they are suspects: rows with a
+// query that would like to be a script, a transaction and a connection.
+func openShop(t *testing.T, tr *tracker.Tracker) *shop {
+	t.Helper()
+	policy := tracker.DefaultPolicy()
+	policy.LeakAfter, policy.CheckInterval = 100*time.Millisecond, 50*time.Millisecond
+	connector, err := leakguard.NewConnector(leakguard.Config{
+		DSN:     "file:" + filepath.Join(t.TempDir(), "shop.db") + "?_journal_mode=WAL",
+		Name:    badPool,
+		Mode:    tracker.Observe,
+		Policy:  policy,
+		Tracker: tr,
+		Logger:  quiet,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(chan tracker.Leak, 16)
+	cancel := tr.OnLeak(func(l tracker.Leak) { found <- l })
+	defer cancel()
+	s := &shop{db: sql.OpenDB(connector)}
+	t.Cleanup(s.close)
+	if _, err := s.db.Exec("CREATE TABLE orders(id); INSERT INTO orders VALUES(1), (2)"); err != nil {
+		t.Fatal(err)
+	}
+	s.forgetSome(t)
+	deadline := time.After(time.Minute)
+	for range 3 {
+		select {
+		case <-found:
+		case <-deadline:
+			t.Fatal("the suspects were not found within a minute")
+		}
+	}
+	return s
+}
+
+func (s *shop) forgetSome(t *testing.T) {
+	t.Helper()
+	var err error
+	if s.conn, err = s.db.Conn(leakguard.Exempt(background, badExempt)); err != nil {
+		t.Fatal(err)
+	}
+	s.forgetOrders(t)
+	if s.tx, err = s.db.Begin(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// forgetOrders is the site that the page must name.
+func (s *shop) forgetOrders(t *testing.T) {
+	t.Helper()
+	var err error
+	s.rows, err = s.db.Query("SELECT id FROM orders /* " + badQuery + "\n*/") // forgotten: rows
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *shop) close() {
+	if s.rows != nil {
+		s.rows.Close()
+	}
+	if s.tx != nil {
+		s.tx.Rollback()
+	}
+	if s.conn != nil {
+		s.conn.Close()
+	}
+	s.db.Close()
+}

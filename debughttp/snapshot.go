@@ -1,0 +1,151 @@
+package debughttp
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// snapshot is everything that a request is about.
+type snapshot struct {
+	title   string
+	now     time.Time
+	showSQL bool
+	stats   tracker.Stats
+	records []tracker.Record // leased first, the longest lease first
+	held    []tracker.Held   // the longest held first
+	// suspects are the open leaks, the oldest first.
+	suspects []tracker.Leak
+	events   []tracker.Event // oldest first
+	leaks    []tracker.Event // those of leaks, which reach back further
+	samples  []sample
+}
+
+func (h *handler) snapshot() *snapshot {
+	s := &snapshot{
+		title:   h.title,
+		now:     h.now(),
+		showSQL: h.showSQL,
+		stats:   h.tracker.Stats(),
+		records: h.tracker.Records(),
+		held:    h.tracker.Held(),
+		events:  h.tracker.History(),
+		leaks:   h.tracker.LeakHistory(),
+	}
+	if !s.showSQL {
+		s.hideSQL()
+	}
+	slices.SortFunc(s.records, func(a, b tracker.Record) int {
+		if a.Leased != b.Leased {
+			if a.Leased {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(a.LeasedAt.Compare(b.LeasedAt), a.Opened.Compare(b.Opened), cmp.Compare(a.ConnectionID, b.ConnectionID))
+	})
+	s.suspects = s.openLeaks()
+	s.samples = h.samples.add(s.now, &s.stats, len(s.suspects))
+	return s
+}
+
+// hideSQL takes every SQL text out, so that nothing made from the snapshot can
+// show one. Whatever field of the tracker's types comes to hold one belongs
+// here.
+func (s *snapshot) hideSQL() {
+	for i := range s.stats.ActiveConnectionDetails {
+		s.stats.ActiveConnectionDetails[i].Query = ""
+	}
+	for i := range s.records {
+		s.records[i].Query = ""
+	}
+	for i := range s.held {
+		s.held[i].Query = ""
+		s.held[i].Suspect = withoutSQL(s.held[i].Suspect)
+	}
+	for _, events := range [][]tracker.Event{s.events, s.leaks} {
+		for i := range events {
+			events[i].Leak = withoutSQL(events[i].Leak)
+		}
+	}
+}
+
+// withoutSQL copies: a leak is shared.
+func withoutSQL(l *tracker.Leak) *tracker.Leak {
+	if l == nil {
+		return nil
+	}
+	bare := *l
+	bare.Query = ""
+	return &bare
+}
+
+// openLeaks returns the suspects with their ages as of now, the oldest first.
+// A connection whose call never came back from SQLite is one as well, and its
+// suspicion stands in the history only.
+func (s *snapshot) openLeaks() []tracker.Leak {
+	var out []tracker.Leak
+	for _, h := range s.held {
+		if h.Suspect != nil {
+			l := *h.Suspect
+			l.Age, l.Idle = h.Age, h.Idle
+			out = append(out, l)
+		}
+	}
+	for _, e := range s.leaks {
+		if e.Type != tracker.EventSuspect || e.Leak.Reason != tracker.ReasonPanic {
+			continue
+		}
+		if slices.ContainsFunc(s.records, func(r tracker.Record) bool { return r.ConnectionID == e.ConnectionID }) {
+			l := *e.Leak
+			l.Age = s.now.Sub(l.OpenedAt)
+			out = append(out, l)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b tracker.Leak) int { return cmp.Compare(b.Age, a.Age) })
+	return out
+}
+
+// verdict is the whole page in a few words.
+func (s *snapshot) verdict() string {
+	if n := len(s.suspects); n > 0 {
+		return many(n, "suspect")
+	}
+	return "nothing forgotten"
+}
+
+// mode returns the mode of a connection's pool.
+func (s *snapshot) mode(connection string) tracker.Mode {
+	for i := range s.records {
+		if s.records[i].ConnectionID == connection {
+			return s.records[i].Mode
+		}
+	}
+	return tracker.Enforce
+}
+
+func many(n int, what string) string {
+	switch {
+	case n == 1:
+		return "1 " + what
+	case what == "rows":
+		return fmt.Sprintf("%d rows", n)
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// ageText leaves out what nobody acts on.
+func ageText(d time.Duration) string {
+	switch {
+	case d >= time.Minute:
+		d = d.Round(time.Second)
+	case d >= time.Second:
+		d = d.Round(100 * time.Millisecond)
+	default:
+		d = d.Round(time.Millisecond)
+	}
+	return max(d, 0).String()
+}

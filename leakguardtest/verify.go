@@ -1,0 +1,80 @@
+package leakguardtest
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"time"
+)
+
+// TestingT is what VerifyNone needs of a *testing.T, *testing.B or *testing.F.
+type TestingT interface {
+	Helper()
+	Error(args ...any)
+}
+
+// TestingM is what VerifyTestMain needs of a *testing.M.
+type TestingM interface {
+	Run() int
+}
+
+// VerifyNone fails the test if it leaks: the same as Find, with its error
+// reported to t. Call it when everything should be closed, best by a defer or
+// a t.Cleanup that comes before the pool is opened, so that it runs after the
+// pool is closed.
+func VerifyNone(t TestingT, opts ...Option) {
+	t.Helper()
+	if err := Find(opts...); err != nil {
+		t.Error(err)
+	}
+}
+
+// VerifyTestMain runs the tests and ends the process. If they pass and leave a
+// leak behind, that goes to the standard error and the exit code is 1. Tests
+// that fail are not checked: they often leave things open.
+func VerifyTestMain(m TestingM, opts ...Option) {
+	exit(verifyMain(m, os.Stderr, opts...))
+}
+
+var exit = os.Exit // overridden in tests
+
+func verifyMain(m TestingM, w io.Writer, opts ...Option) (code int) {
+	if code = m.Run(); code != 0 {
+		return code
+	}
+	if err := Find(opts...); err != nil {
+		fmt.Fprintln(w, err)
+		return 1
+	}
+	return 0
+}
+
+// Pauses between two looks grow from the first to the longest.
+const (
+	firstPause   = time.Millisecond
+	longestPause = 100 * time.Millisecond
+)
+
+// Find returns an error that describes all leaks, nil if there are none. An
+// option that cannot be used is an error too.
+func Find(opts ...Option) error {
+	o, err := gather(opts)
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(o.wait)
+	pause := firstPause
+	for looks := 1; ; looks++ {
+		found := o.look()
+		left := time.Until(deadline)
+		if !found.mayEnd() || left <= 0 {
+			return o.tell(found)
+		}
+		if looks&(looks-1) == 0 { // ever more rarely: a bubble's hour passes at once
+			runtime.GC() // what nobody can reach is proven, and named as such
+		}
+		time.Sleep(min(pause, left))
+		pause = min(2*pause, longestPause)
+	}
+}
