@@ -418,3 +418,19 @@ func TestModules(t *testing.T) {
 		t.Errorf("planted: %q, want %q", got, want)
 	}
 }
+
+// gopsutil's processes need go-m1cpu, which reads the hardware when a program
+// starts, before main. Up to v0.1.7 that crashes on newer Macs
+// (https://github.com/slingdata-io/sling-cli/issues/735); gopsutil/v3 asks for
+// v0.1.6. The requirement in go.mod holds for all who use the module.
+func TestM1CPU(t *testing.T) {
+	cmd := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "github.com/shoenig/go-m1cpu")
+	cmd.Dir = filepath.Join("..", "..")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := strings.TrimSpace(string(out)); v == "" || strings.HasPrefix(v, "v0.0.") || strings.HasPrefix(v, "v0.1.") {
+		t.Errorf("go-m1cpu %s crashes on newer Macs: want v0.2.1 or later", v)
+	}
+}
