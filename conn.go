@@ -145,10 +145,13 @@ func (c *conn) enterText(f uint64, class textClass, query string) (rest string, 
 // leave ends an operation and returns what it returns: err, or what an order
 // that came meanwhile made of it.
 func (c *conn) leave(err error) error {
-	if c.gate.left() {
-		return err
+	if !c.gate.left() {
+		err = c.leaveBusy(err)
 	}
-	return c.leaveBusy(err)
+	if err != nil {
+		c.blame(err)
+	}
+	return err
 }
 
 func (c *conn) leaveBusy(err error) error {

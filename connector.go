@@ -57,6 +57,7 @@ func NewConnector(cfg Config) (*Connector, error) {
 	}
 	c.pool, err = c.cfg.Tracker.NewPool(tracker.PoolConfig{
 		Name:     name,
+		Path:     c.traits.file(),
 		Numbered: numbered,
 		Mode:     cfg.Mode,
 		Policy:   cfg.Policy,

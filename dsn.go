@@ -45,6 +45,10 @@ var dsnParams = []dsnParam{
 		dsnCount, func(p *tracker.Policy) *int64 { return &p.MaxAccess }),
 	dsnLimit("max_statements", "open statements of one SQL text that are reported",
 		dsnCount, func(p *tracker.Policy) *int64 { return &p.MaxStatements }),
+	dsnLimit("max_pools", "open pools of one file that are reported",
+		dsnCount, func(p *tracker.Policy) *int64 { return &p.MaxPools }),
+	dsnLimit("wal_limit", "size of the WAL above which its oldest reader is a suspect",
+		dsnSize, func(p *tracker.Policy) *int64 { return &p.WALLimit }),
 	dsnLimit("conn_memory", "memory above which a connection is shrunk",
 		dsnSize, func(p *tracker.Policy) *int64 { return &p.ConnMemory }),
 	dsnLimit("leak_memory", "memory above which a leased connection is a suspect",
@@ -99,6 +103,8 @@ func dsnLimit[T any](limit, doc string, k dsnKind[T], field func(*tracker.Policy
 //	_leakguard_tx_timeout       age at which a transaction is rolled back
 //	_leakguard_max_access       leases after which a connection is recycled
 //	_leakguard_max_statements   open statements of one SQL text that are reported
+//	_leakguard_max_pools        open pools of one file that are reported
+//	_leakguard_wal_limit        size of the WAL above which its oldest reader is a suspect
 //	_leakguard_conn_memory      memory above which a connection is shrunk
 //	_leakguard_leak_memory      memory above which a leased connection is a suspect
 //	_leakguard_pressure         used share of the system's memory that starts a clean-up

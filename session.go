@@ -35,7 +35,12 @@ func (s *session) start(c *conn) {
 	default:
 		s.path = filename
 		s.file, _ = os.Stat(filename)
+		c.rec.OpenedFile(identify(filename, s.file))
 		return
+	}
+	if filename != "" {
+		info, _ := os.Stat(filename)
+		c.rec.OpenedFile(identify(filename, info))
 	}
 	c.rec.Keep(s.forever)
 }

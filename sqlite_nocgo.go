@@ -5,11 +5,15 @@ package leakguard
 import (
 	"database/sql/driver"
 	"fmt"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // Without cgo go-sqlite3 opens no connection, so nothing here is ever asked.
 
 func gaveUp(error) bool { return false }
+
+func blockedBy(error) tracker.Reason { return "" }
 
 func codeError(code int) error { return fmt.Errorf("sqlite: result code %d", code) }
 

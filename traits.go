@@ -2,6 +2,7 @@ package leakguard
 
 import (
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,6 +65,18 @@ func traitsOf(dsn string) traits {
 	t.path = path
 	t.memory = t.memory || path == "" || path == ":memory:" || has("vfs", "memdb")
 	return t
+}
+
+// file returns the absolute path of the database file, "" for one in memory.
+func (t traits) file() string {
+	if t.memory {
+		return ""
+	}
+	path, err := filepath.Abs(t.path)
+	if err != nil {
+		return t.path
+	}
+	return path
 }
 
 // cacheGates holds one lock for each shared cache of the process.

@@ -27,8 +27,11 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	} else {
 		_, err = c.inner.BeginTx(inner, opts)
 	}
-	if err != nil && guarded {
-		err = ended(ctx, err)
+	if err != nil {
+		c.rec.Executing("BEGIN")
+		if guarded {
+			err = ended(ctx, err)
+		}
 	}
 	switch {
 	case err == nil:
@@ -66,7 +69,11 @@ func (t *tx) Commit() error {
 		}
 		return c.leave(err)
 	}
-	return c.leave(t.end(c.begins.commit(c)))
+	err := c.begins.commit(c)
+	if err != nil {
+		c.rec.Executing("COMMIT")
+	}
+	return c.leave(t.end(err))
 }
 
 // Rollback rolls back; nil if the guard has done so already.

@@ -297,3 +297,4 @@ type still struct{}
 func (still) Look(f func()) bool                   { f(); return true }
 func (still) Carry(*tracker.Order) tracker.Outcome { return tracker.Void }
 func (still) Nudge() bool                          { return false }
+func (still) TxState() tracker.TxState             { return tracker.TxUnknown }

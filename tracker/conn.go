@@ -16,6 +16,7 @@ type Conn struct {
 	*pulse  // immutable pointer
 	pool    *Pool
 	id      string
+	file    File
 	control Control
 	opened  time.Duration
 	jitter  float64 // share of MaxLifetime taken off
@@ -38,7 +39,9 @@ type Conn struct {
 	rows     list
 	stmts    list
 	query    string // the last one
+	last     *callstack.Stack
 	kept     string // why policy must not close it
+	reaped   bool   // its handle is closed, and its holder has not let go
 	raw      bool   // the lease handed out the real connection
 	covered  uint64 // the generation at which what was found covered the lease
 	refused  int64  // accesses when a recycle was not allowed, 0 since the reaper looked
@@ -191,6 +194,10 @@ func (c *Conn) Executing(query string) {
 	c.said = query
 	c.Record()
 	c.query = query
+	if c.pool.stacks {
+		var scratch callstack.Scratch
+		c.last = callstack.Capture(&scratch)
+	}
 	c.Recorded()
 }
 
@@ -275,6 +282,7 @@ func (c *Conn) open(r *Resource, query, exempt string) {
 	if c.pool.stacks {
 		var scratch callstack.Scratch
 		r.stack = callstack.Capture(&scratch)
+		c.last = r.stack
 	}
 }
 
@@ -376,7 +384,12 @@ func (c *Conn) Recycled(r Reason) {
 }
 
 // ForceClosed counts a connection closed by the guard and not by its pool.
-func (c *Conn) ForceClosed() { c.pool.count(func(n *counters) { n.forceClosed.Add(1) }) }
+func (c *Conn) ForceClosed() {
+	c.lock()
+	c.reaped = c.leased
+	c.unlock()
+	c.pool.count(func(n *counters) { n.forceClosed.Add(1) })
+}
 
 // Lost records that a call never came back from SQLite, because a Go function
 // called by SQL panicked or exited: SQLite's mutex may be held for ever, so
@@ -564,9 +577,10 @@ func (c *Conn) leakLocked(r *Resource, reason Reason, limit, now, idle time.Dura
 		Query:        r.query,
 		Exempt:       r.exempt,
 		Stack:        r.stack.PCs(),
+		Last:         c.last.PCs(),
 		fate:         new(fate),
 	}
-	if r.kind == KindConnection {
+	if r.kind == KindConnection || r.kind == KindTransaction {
 		l.Query = c.query
 	}
 	if l.Exempt == "" {

@@ -11,6 +11,9 @@ type Control interface {
 	// that may hit running work condemns the connection and interrupts it;
 	// any other is void.
 	Carry(o *Order) Outcome
+	// TxState returns what SQLite says of the connection's transaction if the
+	// gate is free, else TxUnknown.
+	TxState() TxState
 	// Nudge interrupts a condemned operation once more and returns false when
 	// it is over.
 	Nudge() bool

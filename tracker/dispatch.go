@@ -113,7 +113,7 @@ func (e Event) logged() bool { return e.level() >= slog.LevelWarn || e.pool.logg
 
 func (e Event) level() slog.Level {
 	switch e.Type {
-	case EventSuspect, EventProven, EventReaped, EventKept:
+	case EventSuspect, EventProven, EventReaped, EventKept, EventBlocked:
 		return slog.LevelWarn
 	case EventRecovered:
 		return slog.LevelInfo
@@ -217,6 +217,13 @@ func (e Event) log() {
 			attrs = append(attrs, slog.String("kept", l.Kept))
 		}
 	}
+	if b := e.Blame; b != nil {
+		attrs = append(attrs, slog.String("site", b.Site().String()), slog.String("query", shorten(b.Query, 80)))
+		if len(b.Holders) > 0 {
+			h := b.Holders[0]
+			attrs = append(attrs, slog.String("holder", h.ConnectionID), slog.String("holder_site", h.Site().String()))
+		}
+	}
 	logger.LogAttrs(logContext, level, e.message(), attrs...)
 }
 
@@ -225,6 +232,8 @@ func (e Event) message() string {
 	switch {
 	case e.leak():
 		return "leakguard: " + e.Type.String() + ": " + e.Leak.String()
+	case e.Type == EventBlocked:
+		return "leakguard: blocked (" + string(e.Reason) + "): " + e.Blame.String()
 	case e.Type == EventKept:
 		return "leakguard: connection is never recycled by policy: " + string(e.Reason)
 	}

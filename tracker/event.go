@@ -30,11 +30,14 @@ const (
 	EventKept
 	// EventClosed: a connection was closed.
 	EventClosed
+	// EventBlocked: an operation failed because somebody else held a lock;
+	// Blame says who. At most one each second and pool.
+	EventBlocked
 )
 
 var eventNames = [...]string{
 	"opened", "check-out", "check-in", "suspect", "proven", "recovered",
-	"reaped", "recycled", "kept", "closed",
+	"reaped", "recycled", "kept", "closed", "blocked",
 }
 
 // String returns the event type's name, for example "suspect".
@@ -50,11 +53,13 @@ type Event struct {
 	Pool string    `json:"pool"`
 	// ConnectionID names the connection, unique in the tracker.
 	ConnectionID string `json:"connection_id"`
-	// Reason is set for recycled, kept and the events of a leak.
+	// Reason is set for recycled, kept, blocked and the events of a leak.
 	Reason Reason `json:"reason,omitempty"`
 	// Leak is set for suspect, proven, recovered and reaped. It is shared
 	// between subscribers: read it, do not change it.
 	Leak *Leak `json:"leak,omitempty"`
+	// Blame is set for blocked, and shared as Leak is.
+	Blame *Blame `json:"blame,omitempty"`
 
 	pool *Pool // whose logger is told
 	news bool  // the leak's first event

@@ -179,6 +179,7 @@ type fake struct {
 	stmts  []*Resource
 	order  *Order // what the operation inside carries out on its way back
 	dead   bool
+	state  TxState
 	orders []carried
 	nudges []time.Duration
 }
@@ -268,6 +269,15 @@ func (f *fake) Look(look func()) bool {
 	}
 	look()
 	return true
+}
+
+func (f *fake) TxState() TxState {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.inside || f.shut {
+		return TxUnknown
+	}
+	return f.state
 }
 
 func (f *fake) Nudge() bool {
@@ -385,6 +395,7 @@ type still struct{}
 func (still) Look(func()) bool     { return false }
 func (still) Carry(*Order) Outcome { return Void }
 func (still) Nudge() bool          { return false }
+func (still) TxState() TxState     { return TxUnknown }
 
 // noReaper verifies that no reaper's goroutine is left in the process. The last
 // one has said that it ends before it is gone.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 )
 
 // Held is one thing that a program holds at this moment: a lease (of
@@ -24,8 +26,8 @@ type Held struct {
 	Busy bool          `json:"busy"`
 	// Level is a transaction's depth: 1, and 1 more for each savepoint.
 	Level int `json:"level,omitempty"`
-	// Query is the SQL text it was opened with, for a lease the last one that
-	// ran on its connection.
+	// Query is the SQL text it was opened with, for a lease or a transaction the
+	// last one that ran on its connection.
 	Query string `json:"query,omitempty"`
 	// Exempt is the reason given to Exempt.
 	Exempt string `json:"exempt,omitempty"`
@@ -34,6 +36,8 @@ type Held struct {
 	// Suspect is its open leak, nil if it is none. It is shared: read it, do
 	// not change it.
 	Suspect *Leak `json:"suspect,omitempty"`
+
+	stack *callstack.Stack
 }
 
 // Site returns the call that opened it.
@@ -75,11 +79,12 @@ func (c *Conn) heldLocked(out []Held, now time.Duration) []Held {
 			Query:        r.query,
 			Exempt:       cmp.Or(r.exempt, c.lease.exempt),
 			Stack:        r.stack.PCs(),
+			stack:        r.stack,
 		}
 		if busy {
 			h.Idle = 0
 		}
-		if r.kind == KindConnection {
+		if r.kind == KindConnection || r.kind == KindTransaction {
 			h.Query = c.query
 		}
 		if r.suspect() {

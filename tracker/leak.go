@@ -17,11 +17,12 @@ const (
 	KindTransaction
 	KindStatement
 	KindRows
+	KindPool
 )
 
-var kindNames = [...]string{"connection", "transaction", "statement", "rows"}
+var kindNames = [...]string{"connection", "transaction", "statement", "rows", "pool"}
 
-// String returns "connection", "transaction", "statement" or "rows".
+// String returns "connection", "transaction", "statement", "rows" or "pool".
 func (k Kind) String() string { return kindNames[k] }
 
 // MarshalText spells the kind as String does.
@@ -35,6 +36,8 @@ const (
 	ReasonLeakAfter     Reason = "leak_after"
 	ReasonTxTimeout     Reason = "tx_timeout"
 	ReasonMaxStatements Reason = "max_statements"
+	ReasonMaxPools      Reason = "max_pools"
+	ReasonWALLimit      Reason = "wal_limit"
 	ReasonMaxIdle       Reason = "max_idle"
 	ReasonMaxLifetime   Reason = "max_lifetime"
 	ReasonMaxAccess     Reason = "max_access"
@@ -67,15 +70,23 @@ type Leak struct {
 	Idle time.Duration `json:"idle"`
 	// Limit is the limit that was broken, 0 if the reason has none.
 	Limit time.Duration `json:"limit"`
-	// Count is the number of open statements for ReasonMaxStatements.
+	// Count is the number of open statements for ReasonMaxStatements, of open
+	// pools for ReasonMaxPools.
 	Count int64 `json:"count,omitempty"`
+	// Bytes is the size of the WAL for ReasonWALLimit, LimitBytes the limit.
+	Bytes      int64 `json:"bytes,omitempty"`
+	LimitBytes int64 `json:"limit_bytes,omitempty"`
 	// Level is a transaction's depth: 1, and 1 more for each savepoint.
 	Level int `json:"level,omitempty"`
-	// Query is the SQL text it was opened with, for a connection the last one
-	// that ran on it.
+	// Query is the SQL text it was opened with, for a connection or a
+	// transaction the last one that ran on it.
 	Query string `json:"query,omitempty"`
 	// Stack is the call stack that opened it, empty if call sites are off.
 	Stack Stack `json:"-"`
+	// Last is the call stack of the last thing that was opened or the last SQL
+	// text that began to run on its connection; the same text again counts as
+	// the same place.
+	Last Stack `json:"-"`
 	// Exempt is the reason given to Exempt: reported, never undone.
 	Exempt string `json:"exempt,omitempty"`
 	// Kept says why the guard will not undo it, empty if it may.
@@ -88,13 +99,21 @@ type Leak struct {
 // fate sees to it that a leak ends once, whoever comes first.
 type fate struct{ sealed atomic.Bool }
 
+// LastSite returns the call of the last activity on its connection, as far as
+// Last knows it.
+func (l Leak) LastSite() Frame { return l.Last.Site() }
+
 // Site returns the call that opened the resource.
 func (l Leak) Site() Frame { return l.Stack.Site() }
 
 // String returns the leak as one line: kind, reason, age, limit, site, query.
 func (l Leak) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s on %s", l.Kind, l.verdict(), l.ConnectionID)
+	on := l.ConnectionID
+	if l.Kind == KindPool {
+		on = l.Pool
+	}
+	fmt.Fprintf(&b, "%s %s on %s", l.Kind, l.verdict(), on)
 	fmt.Fprintf(&b, ": opened at %s", l.Site())
 	if l.Query != "" {
 		fmt.Fprintf(&b, ": %s", shorten(l.Query, 80))
@@ -116,6 +135,10 @@ func (l Leak) verdict() string {
 		return fmt.Sprintf("open for %v (tx_timeout %v)", round(l.Age), l.Limit)
 	case ReasonMaxStatements:
 		return fmt.Sprintf("prepared %d times and not closed (max_statements)", l.Count)
+	case ReasonMaxPools:
+		return fmt.Sprintf("opened %d times for one file and not closed (max_pools)", l.Count)
+	case ReasonWALLimit:
+		return fmt.Sprintf("keeps a WAL of %s from being reset (wal_limit %s, open for %v)", bytesText(l.Bytes), bytesText(l.LimitBytes), round(l.Age))
 	case ReasonInPool:
 		return fmt.Sprintf("left open in the pool for %v (in_pool)", round(l.Idle))
 	case ReasonProven:
@@ -123,6 +146,19 @@ func (l Leak) verdict() string {
 	default:
 		return fmt.Sprintf("suspect after %v (%s)", round(l.Age), l.Reason)
 	}
+}
+
+// bytesText words a number of bytes.
+func bytesText(n int64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	case n >= 1<<10:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%d B", n)
 }
 
 // round keeps a duration readable: three digits at most below the second.

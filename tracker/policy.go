@@ -80,6 +80,13 @@ type Policy struct {
 	// MaxStatements is the number of open statements of the same SQL text on
 	// one connection at which they are reported. Default 100.
 	MaxStatements int64
+	// MaxPools is the number of open pools of the same database file at which
+	// they are reported. Default 20.
+	MaxPools int64
+	// WALLimit is the size in bytes of a database's write-ahead log above which
+	// the oldest reader that keeps it from being reset is a suspect. Default
+	// 64 MiB.
+	WALLimit int64
 	// ConnMemory is the memory in bytes above which a connection's caches are
 	// released, and the connection is recycled if that did not help. Default
 	// 50 MiB.
@@ -108,6 +115,8 @@ func DefaultPolicy() Policy {
 		TxTimeout:      10 * time.Minute,
 		MaxAccess:      1000,
 		MaxStatements:  100,
+		MaxPools:       20,
+		WALLimit:       64 << 20,
 		ConnMemory:     50 << 20,
 		LeakMemory:     100 << 20,
 		Pressure:       0.85,
@@ -134,6 +143,7 @@ func (p Policy) Validate() error {
 		value int64
 	}{
 		{"MaxAccess", p.MaxAccess}, {"MaxStatements", p.MaxStatements},
+		{"MaxPools", p.MaxPools}, {"WALLimit", p.WALLimit},
 		{"ConnMemory", p.ConnMemory}, {"LeakMemory", p.LeakMemory},
 	} {
 		if n.value < 0 {

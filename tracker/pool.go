@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 )
 
 // PoolConfig describes a pool to Tracker.NewPool.
@@ -24,6 +26,8 @@ type PoolConfig struct {
 	// Logger is told of leaks at warn and of every other event at debug. Nil
 	// is slog.Default, leaks only.
 	Logger *slog.Logger
+	// Path is the absolute path of the database file, empty for one in memory.
+	Path string
 	// Missing names what this build lacks, for Stats.
 	Missing []string
 }
@@ -38,6 +42,11 @@ type Pool struct {
 	debug   bool         // the logger takes debug lines; asked once, when the pool was made
 	missing []string     // guarded by Tracker.mu
 
+	path   string
+	opened time.Duration
+	stack  *callstack.Stack // who opened it
+
+	blamed  atomic.Int64 // tracker time of the last Blame, 0 never
 	policy  atomic.Pointer[Policy]
 	recycle atomic.Int64 // tracker time of the last recycle, 0 never
 
@@ -47,6 +56,8 @@ type Pool struct {
 	kept   map[string]bool // reasons told
 	open   int             // connections, guarded by Tracker.mu
 	closed bool            // guarded by Tracker.mu
+	file   File            // of the newest connection, guarded by Tracker.mu
+	wal    int64           // size of its WAL at the last check, guarded by Tracker.mu
 }
 
 // count counts for the pool and for its tracker, which outlives it.
@@ -57,7 +68,7 @@ func (p *Pool) count(f func(*counters)) {
 
 // counters only grow. They change rarely enough to be shared.
 type counters struct {
-	created, leaked, proven, recovered, reaped, recycled, expired, forceClosed atomic.Uint64
+	created, leaked, proven, recovered, reaped, recycled, expired, forceClosed, blocked atomic.Uint64
 	// reused is what closed connections had, guarded by Tracker.mu.
 	reused uint64
 }
@@ -73,11 +84,20 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	p := &Pool{tracker: t, mode: cfg.Mode, stacks: !cfg.NoStacks, logger: cfg.Logger, missing: cfg.Missing}
 	p.policy.Store(&cfg.Policy)
 	p.debug = p.logger != nil && p.logger.Enabled(logContext, slog.LevelDebug)
+	p.path, p.opened = cfg.Path, t.now()
+	if p.stacks {
+		var scratch callstack.Scratch
+		p.stack = callstack.Capture(&scratch)
+	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	p.name = t.freeNameLocked(cfg.Name, cfg.Numbered)
 	t.pools[p.name] = p
 	t.countLeaseListenersLocked()
+	e, news := t.countPoolsLocked(p)
+	t.mu.Unlock()
+	if news {
+		p.tell(e)
+	}
 	return p, nil
 }
 
@@ -145,9 +165,13 @@ func (p *Pool) Close() {
 	t := p.tracker
 	t.mu.Lock()
 	p.closed = true
+	e, news := t.countPoolsLocked(p)
 	t.dropPoolLocked(p)
 	idle := len(t.conns) == 0
 	t.mu.Unlock()
+	if news {
+		p.tell(e)
+	}
 	if !idle {
 		return
 	}

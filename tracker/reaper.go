@@ -130,6 +130,7 @@ func (r *reaper) look() {
 		r.nextScan = now + next
 		wait = next
 		r.act(&f, now)
+		r.walSizes(now)
 	}
 	wait = r.nextScan - now
 	if r.nudge() {
@@ -242,7 +243,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		if word != c.covered {
 			c.lease.watch.taken = false
 		}
-		if c.tx.watch.leak != nil && c.tx.watch.leak.Reason != ReasonTxTimeout {
+		if l := c.tx.watch.leak; l != nil && l.Reason != ReasonTxTimeout && l.Reason != ReasonWALLimit {
 			c.recover(f, &c.tx)
 		}
 		if c.rows.n > 0 && c.leased && !busy {
@@ -409,6 +410,11 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 		if r.watch.taken {
 			return
 		}
+		if r.suspect() && r.watch.leak.Reason == ReasonWALLimit {
+			copied := *r.watch.leak // the same leak, by now for a stronger reason
+			copied.Reason, copied.Limit, copied.Idle = reason, limit, idle
+			r.watch.leak = &copied
+		}
 		l, fresh := c.suspect(f, r, reason, limit, now, idle)
 		confirmed = confirmed && !fresh && now > r.watch.since
 		leaks = append(leaks, l)
@@ -541,7 +547,9 @@ func (c *Conn) lookAtRows(f *findings, now time.Duration) {
 			w := &r.watch
 			if r.uses != w.uses {
 				w.uses, w.active = r.uses, now
-				c.recover(f, r)
+				if w.leak == nil || w.leak.Reason != ReasonWALLimit {
+					c.recover(f, r)
+				}
 				continue
 			}
 			idle := now - w.active

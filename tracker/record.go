@@ -31,13 +31,18 @@ type Record struct {
 	Exempt string
 	// Kept says why policy must not close the connection.
 	Kept string
+	// Reaped says that the guard has closed the SQLite handle: the holder of the
+	// lease has not let go yet, and until then the pool's place is taken.
+	Reaped bool
 	// Suspect says that a leak of this connection was reported and is open.
 	Suspect bool
-	// Stack is the holder of the lease, empty if idle or not recorded.
-	Stack Stack
+	// Stack is the holder of the lease, empty if idle or not recorded, Last that
+	// of the last activity (see Leak.Last).
+	Stack, Last Stack
 
 	lifetime   time.Duration // MaxLifetime less jitter
 	statements int           // open ones of the same text, the most
+	leaseAge   time.Duration
 }
 
 // recordLocked fills a record. now is the reaper's time; Tracker.mu and Conn.mu
@@ -59,6 +64,7 @@ func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
 		Query:          c.query,
 		Exempt:         c.lease.exempt,
 		Kept:           c.kept,
+		Reaped:         c.reaped,
 		lifetime:       c.lifetime(p),
 	}
 	if c.leased {
@@ -126,7 +132,9 @@ func (c *Conn) report(now time.Duration) Record {
 	if r.Busy {
 		r.Idle = 0
 	}
+	r.Last = c.last.PCs()
 	if c.leased {
+		r.leaseAge = now - c.lease.opened
 		r.Stack = c.lease.stack.PCs()
 		if c.tx.id != 0 && len(r.Stack) == 0 {
 			r.Stack = c.tx.stack.PCs()

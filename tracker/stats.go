@@ -40,6 +40,11 @@ type Stats struct {
 	EventsDropped  uint64 `json:"events_dropped"`
 	CallbackPanics uint64 `json:"callback_panics"`
 
+	// Blocked counts operations that failed because somebody else held a lock.
+	Blocked uint64 `json:"blocked"`
+	// WALBytes is the size of the write-ahead logs at the last check.
+	WALBytes int64 `json:"wal_bytes"`
+
 	OpenTransactions int `json:"open_transactions"`
 	OpenRows         int `json:"open_rows"`
 	OpenStatements   int `json:"open_statements"`
@@ -100,6 +105,13 @@ type ConnectionDetail struct {
 	Query  string `json:"query"`
 	Exempt string `json:"exempt,omitempty"`
 	Kept   string `json:"kept,omitempty"`
+	// LeaseAge is how long it is leased, in seconds.
+	LeaseAge float64 `json:"lease_age,omitempty"`
+	// LastActivityAt is the call of the last activity, see Leak.Last.
+	LastActivityAt string `json:"last_activity_at,omitempty"`
+	// Reaped says that the guard has closed its SQLite handle, and its holder
+	// has not let go of the pool's place yet.
+	Reaped bool `json:"reaped,omitempty"`
 }
 
 // Stats returns a snapshot over all pools, closed ones included.
@@ -126,10 +138,17 @@ func (t *Tracker) stats(only *Pool) Stats {
 	s.Expired = n.expired.Load()
 	s.Recycled = n.recycled.Load()
 	s.ForceClosed = n.forceClosed.Load()
+	s.Blocked = n.blocked.Load()
 	s.Reused = n.reused
+	var files []File
 	for _, p := range t.pools {
-		if only == nil || p == only {
-			s.Missing = append(s.Missing, p.missing...)
+		if only != nil && p != only {
+			continue
+		}
+		s.Missing = append(s.Missing, p.missing...)
+		if p.wal > 0 && !slices.ContainsFunc(files, p.file.Same) {
+			files = append(files, p.file)
+			s.WALBytes += p.wal
 		}
 	}
 	slices.Sort(s.Missing)
@@ -221,6 +240,13 @@ func (r *Record) detail() ConnectionDetail {
 		Query:             shorten(r.Query, 200),
 		Exempt:            r.Exempt,
 		Kept:              r.Kept,
+		Reaped:            r.Reaped,
+	}
+	if r.Leased {
+		d.LeaseAge = seconds(r.leaseAge)
+	}
+	if len(r.Last) > 0 {
+		d.LastActivityAt = r.Last.Site().String()
 	}
 	if len(r.Stack) > 0 {
 		d.OpenedAt = r.Stack.Site().String()
@@ -243,6 +269,7 @@ func (s Stats) Sub(old Stats) Stats {
 	s.Reaped -= old.Reaped
 	s.ForceClosed -= old.ForceClosed
 	s.AggressiveCleanups -= old.AggressiveCleanups
+	s.Blocked -= old.Blocked
 	s.EventsDropped -= old.EventsDropped
 	s.CallbackPanics -= old.CallbackPanics
 	s.MemoryMonitoring.PressureEventsCount -= old.MemoryMonitoring.PressureEventsCount

@@ -34,6 +34,9 @@ type Tracker struct {
 	reaper     reaper
 	watched    int // connections of pools that need the reaper
 
+	blamed  map[blamed]*BlameCount
+	tooMany map[string]*Leak // by path: more pools than max_pools
+
 	n counters // of all pools, those that are gone included
 
 	// Closings on goroutines of their own. Not a WaitGroup: they begin while
@@ -148,6 +151,7 @@ func (t *Tracker) add(c *Conn) {
 	c.slot = len(t.conns)
 	t.conns = append(t.conns, c)
 	t.pulses = append(t.pulses, c.pulse)
+	c.pool.file = c.file
 	c.pool.open++
 	if c.unwatched = !c.pool.watched(); !c.unwatched {
 		t.watched++

@@ -108,6 +108,9 @@ func (t *Tracker) openLeaks() (leaks []*Leak, lost []string) {
 			lost = append(lost, c.id)
 		}
 	}
+	for _, l := range t.tooMany {
+		leaks = append(leaks, l)
+	}
 	return leaks, lost
 }
 

@@ -1,0 +1,139 @@
+package tracker
+
+import (
+	"os"
+	"time"
+)
+
+// A reader keeps SQLite from starting the WAL over, so the file grows as long
+// as the oldest snapshot is read: https://www.sqlite.org/wal.html#ckpt. It is
+// named when the file has grown beyond wal_limit.
+
+// walFile is the WAL of one database file.
+type walFile struct {
+	file  File
+	limit int64
+	size  int64
+}
+
+// walFiles lists the files of the pools that have a limit, each once.
+func (t *Tracker) walFiles() (out []walFile) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+next:
+	for _, p := range t.pools {
+		if p.file.Path == "" || p.open == 0 || !p.watched() {
+			continue
+		}
+		limit := p.policy.Load().WALLimit
+		for i := range out {
+			if w := &out[i]; w.file.Same(p.file) {
+				if limit > 0 && (w.limit == 0 || limit < w.limit) {
+					w.limit = limit
+				}
+				continue next
+			}
+		}
+		out = append(out, walFile{file: p.file, limit: limit})
+	}
+	return out
+}
+
+// walSizes looks at the files and names who pins the large ones.
+func (r *reaper) walSizes(now time.Duration) {
+	for _, w := range r.t.walFiles() {
+		if info, err := os.Stat(w.file.Path + "-wal"); err == nil {
+			w.size = info.Size()
+		}
+		var f findings
+		r.t.pinned(&f, w, now)
+		r.carry(&f)
+	}
+}
+
+// pinned brings the suspicions about one WAL up to date.
+func (t *Tracker) pinned(f *findings, w walFile, now time.Duration) {
+	over := w.limit > 0 && w.size > w.limit
+	type reader struct {
+		conn *Conn
+		held Held
+	}
+	var readers []reader
+	t.mu.Lock()
+	for _, p := range t.pools {
+		if p.file.Same(w.file) {
+			p.wal = w.size
+		}
+	}
+	at := t.now()
+	for _, c := range t.conns {
+		if !c.file.Same(w.file) {
+			continue
+		}
+		if !over {
+			c.unpin(f)
+			continue
+		}
+		for _, h := range c.heldLocked(nil, at) {
+			if h.Kind == KindTransaction || h.Kind == KindRows {
+				readers = append(readers, reader{c, h})
+			}
+		}
+	}
+	t.mu.Unlock()
+	var oldest *reader
+	for i := range readers {
+		one := &readers[i]
+		if oldest != nil && one.held.Age <= oldest.held.Age {
+			continue
+		}
+		if s := one.conn.control.TxState(); s == TxRead || s == TxWrite || s == TxUnknown && one.held.Busy {
+			oldest = one
+		}
+	}
+	if oldest != nil {
+		oldest.conn.pin(f, oldest.held.Resource, w, now)
+	}
+}
+
+// pin makes a resource a suspect for the WAL that it keeps, if it is still
+// open.
+func (c *Conn) pin(f *findings, resource uint64, w walFile, now time.Duration) {
+	t := c.pool.tracker
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c.lock()
+	defer c.unlock()
+	if c.slot < 0 {
+		return
+	}
+	one := func(r *Resource) {
+		if r.id != resource || r.suspect() {
+			return
+		}
+		r.see(now)
+		l, _ := c.suspect(f, r, ReasonWALLimit, 0, now, 0)
+		l.Bytes, l.LimitBytes = w.size, w.limit
+	}
+	if c.tx.id != 0 {
+		one(&c.tx)
+	}
+	for r := c.rows.head; r != nil; r = r.next {
+		one(r)
+	}
+}
+
+// unpin takes the suspicions back: the WAL is small. Tracker.mu is held.
+func (c *Conn) unpin(f *findings) {
+	c.lock()
+	defer c.unlock()
+	take := func(r *Resource) {
+		if r.id != 0 && r.suspect() && r.watch.leak.Reason == ReasonWALLimit {
+			c.recover(f, r)
+		}
+	}
+	take(&c.tx)
+	for r := c.rows.head; r != nil; r = r.next {
+		take(r)
+	}
+}
