@@ -48,6 +48,7 @@ func NewConnector(cfg Config) (*Connector, error) {
 	if c.cfg.Tracker == nil {
 		c.cfg.Tracker = tracker.Default()
 	}
+	c.cfg.Tracker.OfferMemorySource(readMemory)
 	name, numbered := cfg.Name, false
 	if name == "" {
 		name, numbered = filepath.Base(c.traits.path), true

@@ -133,7 +133,7 @@ func TestParseDSNErrors(t *testing.T) {
 	const (
 		known = `Known keys: _leakguard, _leakguard_name, _leakguard_stacks, _leakguard_max_lifetime, ` +
 			`_leakguard_max_idle, _leakguard_leak_after, _leakguard_tx_timeout, _leakguard_max_access, ` +
-			`_leakguard_max_statements, _leakguard_conn_memory, _leakguard_leak_memory, _leakguard_pressure, ` +
+			`_leakguard_max_statements, _leakguard_max_pools, _leakguard_wal_limit, _leakguard_conn_memory, _leakguard_leak_memory, _leakguard_pressure, ` +
 			`_leakguard_check_interval, _leakguard_memory_interval`
 		duration = `want a duration such as 90s or 10m, or 0 to switch it off`
 		check    = `want a duration above 0 such as 60s (_leakguard=basic runs without the reaper)`

@@ -100,7 +100,7 @@ func (c *conn) sync() {
 
 // mayRecycle reports whether the connection may be given up for a limit now.
 func (c *conn) mayRecycle(reason tracker.Reason) bool {
-	if c.session.told || !c.rec.MayRecycle() {
+	if c.session.told || !c.rec.MayRecycle(reason) {
 		return false
 	}
 	if why := c.session.verify(c); why != "" {
@@ -109,7 +109,7 @@ func (c *conn) mayRecycle(reason tracker.Reason) bool {
 		c.releaseMemory()
 		return false
 	}
-	if !c.rec.AllowRecycle() {
+	if !c.rec.AllowRecycle(reason) {
 		return false // another one was faster
 	}
 	c.rec.Recycled(reason)

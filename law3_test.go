@@ -137,7 +137,7 @@ func TestSessionStateIsKept(t *testing.T) {
 					}
 					number(t, g, "SELECT sum(length(a)) FROM t")
 					c := g.last()
-					full, _ := c.db.CacheUsed()
+					full, _ := c.db.Memory(false)
 					if full < 500_000 {
 						t.Fatalf("the cache holds %d bytes", full)
 					}
@@ -164,7 +164,7 @@ func TestSessionStateIsKept(t *testing.T) {
 						return
 					}
 					g.expect(t, []tracker.EventType{tracker.EventKept, tracker.EventRecycled}, "kept "+k.why)
-					if left, _ := c.db.CacheUsed(); left > full/5 {
+					if left, _ := c.db.Memory(false); left > full/5 {
 						t.Errorf("the cache still holds %d of %d bytes", left, full)
 					}
 					run(t, g, "SELECT 1")

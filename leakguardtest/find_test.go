@@ -297,4 +297,5 @@ type still struct{}
 func (still) Look(f func()) bool                   { f(); return true }
 func (still) Carry(*tracker.Order) tracker.Outcome { return tracker.Void }
 func (still) Nudge() bool                          { return false }
+func (still) Memory() (int64, bool)                { return 0, false }
 func (still) TxState() tracker.TxState             { return tracker.TxUnknown }

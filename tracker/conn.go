@@ -24,10 +24,14 @@ type Conn struct {
 	slot      int  // in Tracker.conns, guarded by Tracker.mu
 	unwatched bool // does not count for Tracker.watched, guarded by Tracker.mu
 
-	seen seen
-	lost atomic.Bool            // a call never came back from SQLite: hands off
-	due  atomic.Pointer[Reason] // recycle at check-in
-	said string                 // query, for the owner; guarded by the driver's gate
+	seen   seen
+	memory memory // guarded by Tracker.mu
+	// tooHeavy: above conn_memory after a release; heavy: above a megabyte
+	// under pressure. Both are recycled at check-in.
+	tooHeavy, heavy atomic.Bool
+	lost            atomic.Bool            // a call never came back from SQLite: hands off
+	due             atomic.Pointer[Reason] // recycle at check-in
+	said            string                 // query, for the owner; guarded by the driver's gate
 
 	mu sync.Mutex // guards the rest, with the word's bits; nothing waits while it is held. See lock and Record
 	// seq numbers the resources of this connection.
@@ -170,6 +174,12 @@ func (c *Conn) CheckIn() Reason {
 	}
 	if p.MaxAccess > 0 && accesses >= p.MaxAccess {
 		return ReasonMaxAccess
+	}
+	if c.tooHeavy.Load() {
+		return ReasonConnMemory
+	}
+	if c.heavy.Load() {
+		return ReasonPressure
 	}
 	if r := c.due.Load(); r != nil && p.MaxLifetime > 0 {
 		return *r
@@ -358,8 +368,8 @@ func (c *Conn) ReportKept(why string) {
 const refusedFor = 64
 
 // MayRecycle reports whether AllowRecycle would allow it now.
-func (c *Conn) MayRecycle() bool {
-	if c.pool.mayRecycle() {
+func (c *Conn) MayRecycle(reason Reason) bool {
+	if reason == ReasonPressure && c.pool.mayDiscard() || reason != ReasonPressure && c.pool.mayRecycle() {
 		return true
 	}
 	c.lock()
@@ -369,8 +379,14 @@ func (c *Conn) MayRecycle() bool {
 }
 
 // AllowRecycle reports whether the pool may lose this connection now: at most
-// one in each CheckInterval, and this is the one.
-func (c *Conn) AllowRecycle() bool { return c.pool.allowRecycle() }
+// one in each CheckInterval, and this is the one; for ReasonPressure at most one
+// in each MemoryInterval, and never the last.
+func (c *Conn) AllowRecycle(reason Reason) bool {
+	if reason == ReasonPressure {
+		return c.pool.allowDiscard()
+	}
+	return c.pool.allowRecycle()
+}
 
 // Recycled counts and tells that policy replaces the connection.
 func (c *Conn) Recycled(r Reason) {

@@ -11,6 +11,9 @@ type Control interface {
 	// that may hit running work condemns the connection and interrupts it;
 	// any other is void.
 	Carry(o *Order) Outcome
+	// Memory returns the bytes that SQLite holds for the connection, caches,
+	// schema and statements together, if the gate is free.
+	Memory() (bytes int64, ok bool)
 	// TxState returns what SQLite says of the connection's transaction if the
 	// gate is free, else TxUnknown.
 	TxState() TxState

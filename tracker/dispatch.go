@@ -113,7 +113,7 @@ func (e Event) logged() bool { return e.level() >= slog.LevelWarn || e.pool.logg
 
 func (e Event) level() slog.Level {
 	switch e.Type {
-	case EventSuspect, EventProven, EventReaped, EventKept, EventBlocked:
+	case EventSuspect, EventProven, EventReaped, EventKept, EventBlocked, EventPressure, EventDegraded:
 		return slog.LevelWarn
 	case EventRecovered:
 		return slog.LevelInfo
@@ -232,6 +232,10 @@ func (e Event) message() string {
 	switch {
 	case e.leak():
 		return "leakguard: " + e.Type.String() + ": " + e.Leak.String()
+	case e.Type == EventPressure:
+		return "leakguard: " + e.Pressure.String()
+	case e.Type == EventDegraded:
+		return "leakguard: " + string(e.Reason)
 	case e.Type == EventBlocked:
 		return "leakguard: blocked (" + string(e.Reason) + "): " + e.Blame.String()
 	case e.Type == EventKept:

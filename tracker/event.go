@@ -33,11 +33,17 @@ const (
 	// EventBlocked: an operation failed because somebody else held a lock;
 	// Blame says who. At most one each second and pool.
 	EventBlocked
+	// EventPressure: memory got short, or the shortage is over; Pressure says
+	// more.
+	EventPressure
+	// EventDegraded: the memory monitor lacks what it needs; Reason says what.
+	// Once in a tracker's life.
+	EventDegraded
 )
 
 var eventNames = [...]string{
 	"opened", "check-out", "check-in", "suspect", "proven", "recovered",
-	"reaped", "recycled", "kept", "closed", "blocked",
+	"reaped", "recycled", "kept", "closed", "blocked", "pressure", "degraded",
 }
 
 // String returns the event type's name, for example "suspect".
@@ -53,13 +59,15 @@ type Event struct {
 	Pool string    `json:"pool"`
 	// ConnectionID names the connection, unique in the tracker.
 	ConnectionID string `json:"connection_id"`
-	// Reason is set for recycled, kept, blocked and the events of a leak.
+	// Reason is set for recycled, kept, blocked, degraded and the events of a leak.
 	Reason Reason `json:"reason,omitempty"`
 	// Leak is set for suspect, proven, recovered and reaped. It is shared
 	// between subscribers: read it, do not change it.
 	Leak *Leak `json:"leak,omitempty"`
 	// Blame is set for blocked, and shared as Leak is.
 	Blame *Blame `json:"blame,omitempty"`
+	// Pressure is set for pressure, and shared as Leak is.
+	Pressure *Pressure `json:"pressure,omitempty"`
 
 	pool *Pool // whose logger is told
 	news bool  // the leak's first event

@@ -15,6 +15,7 @@ type control struct{}
 func (control) Look(f func()) bool                   { f(); return true }
 func (control) Carry(*tracker.Order) tracker.Outcome { return tracker.Void }
 func (control) Nudge() bool                          { return false }
+func (control) Memory() (int64, bool)                { return 0, false }
 func (control) TxState() tracker.TxState             { return tracker.TxUnknown }
 
 // A driver registers what it opens, and tells of what happens to it.

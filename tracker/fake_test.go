@@ -34,7 +34,7 @@ func inBubble(t *testing.T, f func(l *lab)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l := &lab{t: t, Tracker: New(Options{History: 4096}), start: time.Now()}
-		l.reaper.patience = 0
+		l.reaper.patience, l.monitor.patience = 0, 0
 		cancel := l.Subscribe(func(e Event) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -180,6 +180,7 @@ type fake struct {
 	order  *Order // what the operation inside carries out on its way back
 	dead   bool
 	state  TxState
+	bytes  int64 // what SQLite would hold
 	orders []carried
 	nudges []time.Duration
 }
@@ -269,6 +270,12 @@ func (f *fake) Look(look func()) bool {
 	}
 	look()
 	return true
+}
+
+func (f *fake) Memory() (int64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.bytes, !f.inside && !f.shut
 }
 
 func (f *fake) TxState() TxState {
@@ -392,10 +399,11 @@ func (f *fake) expectOrders(want ...string) {
 // still is a Control for tests that have no reaper: it refuses everything.
 type still struct{}
 
-func (still) Look(func()) bool     { return false }
-func (still) Carry(*Order) Outcome { return Void }
-func (still) Nudge() bool          { return false }
-func (still) TxState() TxState     { return TxUnknown }
+func (still) Look(func()) bool      { return false }
+func (still) Carry(*Order) Outcome  { return Void }
+func (still) Nudge() bool           { return false }
+func (still) Memory() (int64, bool) { return 0, false }
+func (still) TxState() TxState      { return TxUnknown }
 
 // noReaper verifies that no reaper's goroutine is left in the process. The last
 // one has said that it ends before it is gone.
@@ -403,7 +411,7 @@ func noReaper(t *testing.T) {
 	t.Helper()
 	buf := make([]byte, 1<<20)
 	for range 1000 {
-		if !strings.Contains(string(buf[:runtime.Stack(buf, true)]), ".(*reaper).look(") {
+		if !strings.Contains(string(buf[:runtime.Stack(buf, true)]), ".(*pacer).fire(") {
 			return
 		}
 		runtime.Gosched()

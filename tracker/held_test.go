@@ -38,7 +38,7 @@ func TestHeld(t *testing.T) {
 		}
 		expect(
 			`connection 3s "SELECT 1"  busy=false suspect=false`,
-			`transaction 3s "BEGIN"  busy=false suspect=false`,
+			`transaction 3s "SELECT 1"  busy=false suspect=false`,
 			`rows 2s "SELECT 1" on purpose busy=false suspect=false`,
 			`statement 1s "SELECT 2"  busy=false suspect=false`,
 		)

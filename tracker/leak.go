@@ -38,6 +38,9 @@ const (
 	ReasonMaxStatements Reason = "max_statements"
 	ReasonMaxPools      Reason = "max_pools"
 	ReasonWALLimit      Reason = "wal_limit"
+	ReasonConnMemory    Reason = "conn_memory"
+	ReasonLeakMemory    Reason = "leak_memory"
+	ReasonPressure      Reason = "pressure"
 	ReasonMaxIdle       Reason = "max_idle"
 	ReasonMaxLifetime   Reason = "max_lifetime"
 	ReasonMaxAccess     Reason = "max_access"
@@ -73,7 +76,8 @@ type Leak struct {
 	// Count is the number of open statements for ReasonMaxStatements, of open
 	// pools for ReasonMaxPools.
 	Count int64 `json:"count,omitempty"`
-	// Bytes is the size of the WAL for ReasonWALLimit, LimitBytes the limit.
+	// Bytes is the size of the WAL for ReasonWALLimit, the connection's memory
+	// for ReasonLeakMemory, and LimitBytes the limit.
 	Bytes      int64 `json:"bytes,omitempty"`
 	LimitBytes int64 `json:"limit_bytes,omitempty"`
 	// Level is a transaction's depth: 1, and 1 more for each savepoint.
@@ -139,6 +143,8 @@ func (l Leak) verdict() string {
 		return fmt.Sprintf("opened %d times for one file and not closed (max_pools)", l.Count)
 	case ReasonWALLimit:
 		return fmt.Sprintf("keeps a WAL of %s from being reset (wal_limit %s, open for %v)", bytesText(l.Bytes), bytesText(l.LimitBytes), round(l.Age))
+	case ReasonLeakMemory:
+		return fmt.Sprintf("holds %s of memory (leak_memory %s, open for %v)", bytesText(l.Bytes), bytesText(l.LimitBytes), round(l.Age))
 	case ReasonInPool:
 		return fmt.Sprintf("left open in the pool for %v (in_pool)", round(l.Idle))
 	case ReasonProven:

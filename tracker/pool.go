@@ -49,6 +49,7 @@ type Pool struct {
 	blamed  atomic.Int64 // tracker time of the last Blame, 0 never
 	policy  atomic.Pointer[Policy]
 	recycle atomic.Int64 // tracker time of the last recycle, 0 never
+	discard atomic.Int64 // and of the last one under pressure
 
 	n counters
 
@@ -68,7 +69,7 @@ func (p *Pool) count(f func(*counters)) {
 
 // counters only grow. They change rarely enough to be shared.
 type counters struct {
-	created, leaked, proven, recovered, reaped, recycled, expired, forceClosed, blocked atomic.Uint64
+	created, leaked, proven, recovered, reaped, recycled, expired, forceClosed, blocked, cleanups atomic.Uint64
 	// reused is what closed connections had, guarded by Tracker.mu.
 	reused uint64
 }
@@ -176,6 +177,7 @@ func (p *Pool) Close() {
 		return
 	}
 	t.reaper.await()
+	t.monitor.await()
 	t.awaitClosings()
 }
 

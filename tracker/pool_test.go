@@ -178,7 +178,7 @@ func TestAllowRecycle(t *testing.T) {
 			defer c.Close()
 			wg.Go(func() {
 				for range 300 {
-					if c.AllowRecycle() {
+					if c.AllowRecycle(ReasonMaxAccess) {
 						mu.Lock()
 						allowed = append(allowed, time.Since(start))
 						mu.Unlock()
@@ -193,7 +193,7 @@ func TestAllowRecycle(t *testing.T) {
 		}
 		c := other.Open(still{}, true, "")
 		defer c.Close()
-		if !c.AllowRecycle() {
+		if !c.AllowRecycle(ReasonMaxAccess) {
 			t.Error("pools wait for each other")
 		}
 	})

@@ -6,26 +6,15 @@ import "time"
 // SQLite forgets an interrupt that comes before the statement's first step.
 const nudgeInterval = 2 * time.Millisecond
 
-// patience is how long the reaper waits for its first look: a pool that is
-// opened and closed at once costs no goroutine. For the same reason the timer
-// stays armed when the last connection closes, and finds nothing when it fires.
-const patience = 10 * time.Millisecond
-
 // reaper looks at all connections again and again: it decides under
-// Tracker.mu and acts after it. It is a timer, and a goroutine only while it
-// looks: an idle process keeps nothing.
+// Tracker.mu and acts after it.
 type reaper struct {
-	t *Tracker
+	pacer
 
 	// Guarded by Tracker.mu.
-	timer    *time.Timer // nil until it was first needed
-	patience time.Duration
-	armed    bool
-	running  bool
-	again    bool          // look again at once
-	wait     time.Duration // how long it waits now
-	over     chan struct{} // closed when the look under way is over
-	epoch    uint64
+	wait   time.Duration // how long it waits after a scan
+	epoch  uint64
+	atOnce bool // scan at the next step, whenever it comes
 
 	// Of one look at a time.
 	clock     reaperClock
@@ -33,102 +22,45 @@ type reaper struct {
 	condemned []*Conn // operations to interrupt until they end
 }
 
-// startLocked arms the reaper if the pool can need it and it is at rest, and
-// wakes it if it waits longer than this pool's limits allow.
+// startLocked arms reaper and monitor if the pool can need them and they are at
+// rest, and wakes them if they wait longer than this pool's limits allow.
 func (t *Tracker) startLocked(p *Pool) {
 	if t.watched == 0 || p.open == 0 || !p.watched() {
-		return // nothing that the reaper could do anything for
+		return // nothing that they could do anything for
 	}
 	r := &t.reaper
 	switch {
-	case r.running || r.armed:
+	case !r.atRestLocked():
 		if p.policy.Load().period() < r.wait {
 			r.wakeLocked()
 		}
-	case t.bubble || !InBubble():
-		r.clock, r.nextScan = reaperClock{last: t.now()}, 0
+	case r.mayStart():
+		r.clock, r.atOnce, r.condemned = reaperClock{last: t.now()}, true, nil
 		r.armLocked(r.patience)
 	}
+	t.monitor.startLocked(p)
 }
 
 // watched reports whether the reaper has anything to do for the pool.
 func (p *Pool) watched() bool { return p.mode == Enforce || p.mode == Observe }
 
-func (r *reaper) armLocked(wait time.Duration) {
-	r.armed, r.clock.planned = true, wait
-	if r.timer == nil {
-		r.timer = time.AfterFunc(wait, r.look)
-	} else {
-		r.timer.Reset(wait)
-	}
-}
-
 // wakeLocked has it look at all at once.
 func (r *reaper) wakeLocked() {
-	switch {
-	case r.running:
-		r.again = true
-	case r.armed:
-		r.nextScan = 0
-		r.timer.Reset(0)
-	}
+	r.atOnce = true
+	r.pacer.wakeLocked()
 }
 
-// restLocked follows the last connection that it could do anything for.
-func (r *reaper) restLocked() {
-	if r.armed && r.patience == 0 {
-		r.armed = false
-		r.timer.Stop()
-	}
-}
-
-// await waits until no look is under way.
-func (r *reaper) await() {
+// look is one step.
+func (r *reaper) look() (wait time.Duration) {
 	r.t.mu.Lock()
-	over, running := r.over, r.running
+	r.clock.planned = r.planned
+	atOnce := r.atOnce
+	r.atOnce = false
 	r.t.mu.Unlock()
-	if running {
-		<-over
-	}
-}
-
-// look is what the timer runs.
-func (r *reaper) look() {
-	r.t.mu.Lock()
-	if !r.armed || r.running {
-		r.t.mu.Unlock()
-		return // stopped, or set off twice
-	}
-	r.armed = false
-	if r.t.watched == 0 {
-		r.t.mu.Unlock()
-		return
-	}
-	r.running, r.again = true, false
-	r.over = make(chan struct{}) // by the reaper, never in somebody's bubble
-	r.t.mu.Unlock()
-
-	wait := time.Minute // should a detector end the goroutine
-	defer func() {
-		r.t.mu.Lock()
-		defer r.t.mu.Unlock()
-		r.running = false
-		close(r.over)
-		switch {
-		case r.t.watched == 0:
-			r.condemned = nil
-		case r.again:
-			r.nextScan = 0
-			r.armLocked(0)
-		default:
-			r.armLocked(wait)
-		}
-	}()
 	now := r.clock.tick(r.t.now())
-	if now >= r.nextScan || r.changed() {
+	if atOnce || now >= r.nextScan || r.changed() {
 		f, next := r.scan(now)
 		r.nextScan = now + next
-		wait = next
 		r.act(&f, now)
 		r.walSizes(now)
 	}
@@ -136,6 +68,7 @@ func (r *reaper) look() {
 	if r.nudge() {
 		wait = min(wait, nudgeInterval)
 	}
+	return wait
 }
 
 // changed reports whether limits or detectors changed since the last scan.
@@ -239,7 +172,9 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		r.see(now)
 	}
 	if moved || busy {
-		c.recover(f, &c.lease)
+		if l := c.lease.watch.leak; l != nil && l.Reason != ReasonLeakMemory {
+			c.recover(f, &c.lease)
+		}
 		if word != c.covered {
 			c.lease.watch.taken = false
 		}

@@ -34,6 +34,10 @@ type Record struct {
 	// Reaped says that the guard has closed the SQLite handle: the holder of the
 	// lease has not let go yet, and until then the pool's place is taken.
 	Reaped bool
+	// Memory is what SQLite held for it, in bytes, when the memory monitor
+	// looked, MemoryAge ago; MemoryPeak is the most it saw.
+	Memory, MemoryPeak int64
+	MemoryAge          time.Duration
 	// Suspect says that a leak of this connection was reported and is open.
 	Suspect bool
 	// Stack is the holder of the lease, empty if idle or not recorded, Last that
@@ -65,6 +69,8 @@ func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
 		Exempt:         c.lease.exempt,
 		Kept:           c.kept,
 		Reaped:         c.reaped,
+		Memory:         c.memory.bytes,
+		MemoryPeak:     c.memory.peak,
 		lifetime:       c.lifetime(p),
 	}
 	if c.leased {
@@ -131,6 +137,9 @@ func (c *Conn) report(now time.Duration) Record {
 	}
 	if r.Busy {
 		r.Idle = 0
+	}
+	if c.memory.known {
+		r.MemoryAge = now - c.memory.at
 	}
 	r.Last = c.last.PCs()
 	if c.leased {

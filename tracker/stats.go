@@ -70,13 +70,24 @@ type LeakDetection struct {
 	PotentiallyLeakedCount int `json:"potentially_leaked_count"`
 }
 
-// MemoryMonitoring is about the system's memory. It is filled once the memory
-// monitor runs.
+// MemoryMonitoring is about the memory of the machine or container and of
+// SQLite. The averages are over the last 120 passes of the memory monitor; all is
+// zero before the first, one memory_interval after the first connection.
 type MemoryMonitoring struct {
 	AverageSystemMemoryPercent float64 `json:"average_system_memory_percent"`
 	AverageProcessMemoryMB     float64 `json:"average_process_memory_mb"`
 	PressureEventsCount        uint64  `json:"pressure_events_count"`
 	MemoryPressure             bool    `json:"memory_pressure"`
+	// SystemMemoryPercent is the last reading, LimitedBy whose memory it is:
+	// "system" or "cgroup".
+	SystemMemoryPercent float64 `json:"system_memory_percent"`
+	LimitedBy           string  `json:"limited_by,omitempty"`
+	// ConnectionMemoryBytes is the sum over the open connections,
+	// SQLiteMemoryBytes all that SQLite has allocated in the process.
+	ConnectionMemoryBytes int64  `json:"connection_memory_bytes"`
+	SQLiteMemoryBytes     uint64 `json:"sqlite_memory_bytes"`
+	// Sources says which sources of the last reading could be read.
+	Sources []MemorySource `json:"sources,omitempty"`
 }
 
 // ConnectionDetail describes one open connection.
@@ -105,6 +116,11 @@ type ConnectionDetail struct {
 	Query  string `json:"query"`
 	Exempt string `json:"exempt,omitempty"`
 	Kept   string `json:"kept,omitempty"`
+	// MemoryBytes is what SQLite held for it when the memory monitor looked,
+	// MemoryAge seconds ago; MemoryPeakBytes is the most it saw.
+	MemoryBytes     int64   `json:"memory_bytes"`
+	MemoryPeakBytes int64   `json:"memory_peak_bytes"`
+	MemoryAge       float64 `json:"memory_age,omitempty"`
 	// LeaseAge is how long it is leased, in seconds.
 	LeaseAge float64 `json:"lease_age,omitempty"`
 	// LastActivityAt is the call of the last activity, see Leak.Last.
@@ -139,6 +155,8 @@ func (t *Tracker) stats(only *Pool) Stats {
 	s.Recycled = n.recycled.Load()
 	s.ForceClosed = n.forceClosed.Load()
 	s.Blocked = n.blocked.Load()
+	s.AggressiveCleanups = n.cleanups.Load()
+	s.MemoryMonitoring = t.monitor.statsLocked()
 	s.Reused = n.reused
 	var files []File
 	for _, p := range t.pools {
@@ -177,6 +195,7 @@ func (t *Tracker) stats(only *Pool) Stats {
 		if r.TransactionLevel > 0 {
 			s.OpenTransactions++
 		}
+		s.MemoryMonitoring.ConnectionMemoryBytes += r.Memory
 		s.OpenRows += r.OpenRows
 		s.OpenStatements += r.OpenStatements
 		if r.Suspect {
@@ -241,6 +260,9 @@ func (r *Record) detail() ConnectionDetail {
 		Exempt:            r.Exempt,
 		Kept:              r.Kept,
 		Reaped:            r.Reaped,
+		MemoryBytes:       r.Memory,
+		MemoryPeakBytes:   r.MemoryPeak,
+		MemoryAge:         seconds(r.MemoryAge),
 	}
 	if r.Leased {
 		d.LeaseAge = seconds(r.leaseAge)

@@ -32,6 +32,7 @@ type Tracker struct {
 	detectors  []*detector
 	epoch      uint64 // counts changes of policy and detectors
 	reaper     reaper
+	monitor    monitor
 	watched    int // connections of pools that need the reaper
 
 	blamed  map[blamed]*BlameCount
@@ -67,7 +68,8 @@ func New(o Options) *Tracker {
 	t.history.events = make([]Event, 0, o.History)
 	t.leaks.events = make([]Event, 0, o.History)
 	t.queue.tracker = t
-	t.reaper.t, t.reaper.patience = t, patience
+	t.reaper.pacer = pacer{t: t, step: t.reaper.look, patience: patience}
+	t.monitor.pacer = pacer{t: t, step: t.monitor.look, patience: patience}
 	return t
 }
 
@@ -194,6 +196,7 @@ func (t *Tracker) unwatchLocked(c *Conn) {
 	c.unwatched = true
 	if t.watched--; t.watched == 0 {
 		t.reaper.restLocked()
+		t.monitor.restLocked()
 	}
 }
 
@@ -237,6 +240,7 @@ func (t *Tracker) Close() {
 		return
 	}
 	t.reaper.await()
+	t.monitor.await()
 	t.awaitClosings()
 }
 

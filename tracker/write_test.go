@@ -77,6 +77,7 @@ type reportControl struct{ c *reportConn }
 
 func (k reportControl) Look(f func()) bool       { f(); return true }
 func (k reportControl) Nudge() bool              { return false }
+func (k reportControl) Memory() (int64, bool)    { return 0, false }
 func (k reportControl) TxState() tracker.TxState { return tracker.TxUnknown }
 func (k reportControl) Carry(o *tracker.Order) tracker.Outcome {
 	if o.Scope == tracker.ScopeLease || o.Scope == tracker.ScopeTransaction {

@@ -157,16 +157,24 @@ func (d DB) BusySQL() (string, bool) {
 	return busySQL(d.p)
 }
 
-// CacheUsed returns the bytes of heap that the page caches of the connection
-// hold. ok is false when this is not known. It waits for a running statement.
+// Memory returns the bytes that SQLite holds for the connection: page caches,
+// schema and prepared statements. With shared, its share of caches that it has in
+// common with others. ok is false when this is not known. It waits for a running
+// statement.
 //
-// https://www.sqlite.org/c3ref/db_status.html
-func (d DB) CacheUsed() (bytes int, ok bool) {
+// https://www.sqlite.org/c3ref/c_dbstatus_options.html
+func (d DB) Memory(shared bool) (bytes int64, ok bool) {
 	if d.p == nil {
 		return 0, false
 	}
-	return cacheUsed(d.p)
+	return memory(d.p, shared)
 }
+
+// MemoryUsed returns the bytes that SQLite has allocated in this process, for all
+// connections. ok is false when this is not known.
+//
+// https://www.sqlite.org/c3ref/memory_highwater.html
+func MemoryUsed() (bytes int64, ok bool) { return memoryUsed() }
 
 // ReleaseMemory frees the pages of the connection's caches that are neither in
 // use by a statement nor changed. The next query reads them from the file again.

@@ -25,6 +25,7 @@ extern WEAK sqlite3_stmt *sqlite3_next_stmt(sqlite3*, sqlite3_stmt*); // c3ref/n
 extern WEAK int sqlite3_stmt_busy(sqlite3_stmt*);         // c3ref/stmt_busy.html
 extern WEAK const char *sqlite3_sql(sqlite3_stmt*);       // c3ref/expanded_sql.html
 extern WEAK int sqlite3_db_status(sqlite3*, int, int*, int*, int);    // c3ref/db_status.html
+extern WEAK long long sqlite3_memory_used(void);          // c3ref/memory_highwater.html
 extern WEAK int sqlite3_db_release_memory(sqlite3*);      // c3ref/db_release_memory.html
 extern WEAK sqlite3_mutex *sqlite3_db_mutex(sqlite3*);    // c3ref/db_mutex.html
 extern WEAK void sqlite3_mutex_enter(sqlite3_mutex*);     // c3ref/mutex_alloc.html
@@ -46,7 +47,7 @@ static const char *capi_missing(int i) {
 	static const struct { const char *name; void (*fn)(void); } fns[] = {
 		FN(sqlite3_interrupt), FN(sqlite3_get_autocommit), FN(sqlite3_txn_state),
 		FN(sqlite3_next_stmt), FN(sqlite3_stmt_busy), FN(sqlite3_sql),
-		FN(sqlite3_db_status), FN(sqlite3_db_release_memory), FN(sqlite3_db_mutex),
+		FN(sqlite3_db_status), FN(sqlite3_memory_used), FN(sqlite3_db_release_memory), FN(sqlite3_db_mutex),
 		FN(sqlite3_mutex_enter), FN(sqlite3_mutex_leave), FN(sqlite3_column_count),
 		FN(sqlite3_reset), FN(sqlite3_step), FN(sqlite3_db_handle), FN(sqlite3_extended_errcode),
 		FN(sqlite3_stmt_readonly), FN(sqlite3_prepare_v2),
@@ -118,10 +119,22 @@ static capi_text capi_busy_sql(sqlite3 *db) {
 	return t;
 }
 
-static int capi_cache_used(sqlite3 *db) {
-	int now = 0, high = 0;
+// capi_memory adds up SQLITE_DBSTATUS_CACHE_USED or _CACHE_USED_SHARED, _SCHEMA_USED
+// and _STMT_USED.
+static long long capi_memory(sqlite3 *db, int shared) {
+	const int what[] = {shared ? 11 : 1, 2, 3};
+	long long sum = 0;
 	if (!sqlite3_db_status) return -1;
-	return sqlite3_db_status(db, 1, &now, &high, 0) == 0 ? now : -1; // 1: SQLITE_DBSTATUS_CACHE_USED
+	for (int i = 0; i < 3; i++) {
+		int now = 0, high = 0;
+		if (sqlite3_db_status(db, what[i], &now, &high, 0)) return -1;
+		sum += now;
+	}
+	return sum;
+}
+
+static long long capi_memory_used(void) {
+	return sqlite3_memory_used ? sqlite3_memory_used() : -1;
 }
 
 static void capi_release_memory(sqlite3 *db) {
@@ -183,8 +196,8 @@ static capi_end capi_statement_end(sqlite3 *db, const char *sql, int n) {
 #cgo nocallback capi_open_statements
 #cgo noescape capi_busy_sql
 #cgo nocallback capi_busy_sql
-#cgo noescape capi_cache_used
-#cgo nocallback capi_cache_used
+#cgo noescape capi_memory
+#cgo nocallback capi_memory
 #cgo noescape capi_release_memory
 #cgo nocallback capi_release_memory
 #cgo noescape capi_columns
@@ -274,9 +287,18 @@ func busySQL(db unsafe.Pointer) (string, bool) {
 	return C.GoString(t.sql), true
 }
 
-func cacheUsed(db unsafe.Pointer) (int, bool) {
-	n := C.capi_cache_used((*C.sqlite3)(db))
-	return max(int(n), 0), n >= 0
+func memory(db unsafe.Pointer, shared bool) (int64, bool) {
+	var flag C.int
+	if shared {
+		flag = 1
+	}
+	n := int64(C.capi_memory((*C.sqlite3)(db), flag))
+	return max(n, 0), n >= 0
+}
+
+func memoryUsed() (int64, bool) {
+	n := int64(C.capi_memory_used())
+	return max(n, 0), n >= 0
 }
 
 func releaseMemory(db unsafe.Pointer) { C.capi_release_memory((*C.sqlite3)(db)) }

@@ -83,7 +83,7 @@ func TestZeroValues(t *testing.T) {
 	_, oks["TxnState"] = d.TxnState()
 	_, _, oks["OpenStatements"] = d.OpenStatements()
 	_, oks["BusySQL"] = d.BusySQL()
-	_, oks["CacheUsed"] = d.CacheUsed()
+	_, oks["Memory"] = d.Memory(false)
 	_, oks["ReadOnly"] = s.ReadOnly()
 	_, _, oks["StatementEnd"] = capi.StatementEnd(d, "SELECT 1")
 	for name, ok := range oks {
@@ -258,13 +258,13 @@ func TestReleaseMemory(t *testing.T) {
 	c := open(t, tempFile(t))
 	fill(t, c)
 	d := capi.Of(c)
-	full, ok := d.CacheUsed()
+	full, ok := d.Memory(false)
 	if !ok || full < 500<<10 {
-		t.Fatalf("CacheUsed() = %d, %v, want the table's 500 KiB at least", full, ok)
+		t.Fatalf("Memory() = %d, %v, want the table's 500 KiB at least", full, ok)
 	}
 	d.ReleaseMemory()
-	if left, ok := d.CacheUsed(); !ok || left > full/10 {
-		t.Errorf("CacheUsed() = %d, %v after ReleaseMemory, %d before", left, ok, full)
+	if left, ok := d.Memory(false); !ok || left > full/10 {
+		t.Errorf("Memory() = %d, %v after ReleaseMemory, %d before", left, ok, full)
 	}
 }
 
@@ -469,7 +469,7 @@ func TestAllocs(t *testing.T) {
 		"TxnState":       func() { d.TxnState() },
 		"OpenStatements": func() { d.OpenStatements() },
 		"BusySQL":        func() { d.BusySQL() },
-		"CacheUsed":      func() { d.CacheUsed() },
+		"Memory":      func() { d.Memory(false) },
 		"ReleaseMemory":  func() { d.ReleaseMemory() },
 		"Columns":        func() { s.Columns() },
 		"ReadOnly":       func() { s.ReadOnly() },

@@ -1,0 +1,45 @@
+package leakguard
+
+import (
+	"sync"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/meminfo"
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+var machine = sync.OnceValue(meminfo.New)
+
+// readMemory reads what machine, process and SQLite use, for the memory monitor.
+func readMemory() tracker.Memory {
+	r := machine().Read()
+	m := tracker.Memory{
+		Total: r.Total, Used: r.Used, UsedPercent: r.UsedPercent, LimitedBy: r.LimitedBy,
+		ProcessRSS: r.ProcessRSS, SwapUsed: r.SwapUsed, SwapTotal: r.SwapTotal, GoLimit: r.GoLimit,
+		Stall: r.Stall, HasStall: r.HasStall,
+	}
+	for _, s := range r.Sources {
+		m.Sources = append(m.Sources, tracker.MemorySource{Name: s.Name, State: s.State})
+	}
+	state := "ok"
+	if n, ok := capi.MemoryUsed(); ok {
+		m.SQLite = uint64(n)
+	} else {
+		state = "this binary cannot tell"
+	}
+	m.Sources = append(m.Sources, tracker.MemorySource{Name: "sqlite", State: state})
+	return m
+}
+
+// Memory returns what SQLite holds for the connection if the gate is free.
+func (k control) Memory() (bytes int64, ok bool) {
+	c := k.conn.Value()
+	if c == nil || !c.gate.try(0) {
+		return 0, false
+	}
+	defer c.gate.release()
+	if c.gate.word.Load()&dead != 0 {
+		return 0, true
+	}
+	return c.db.Memory(c.gate.shared != nil)
+}

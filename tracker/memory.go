@@ -1,0 +1,83 @@
+package tracker
+
+import "time"
+
+// Memory is one reading of what the machine, the process and SQLite use. What
+// is zero is not known.
+type Memory struct {
+	// Total and Used are bytes, of the machine or of the container if that has
+	// less; UsedPercent is 0 to 100. LimitedBy says which of them decided.
+	Total, Used uint64
+	UsedPercent float64
+	LimitedBy   string
+	// ProcessRSS is the process's resident memory, SwapUsed of SwapTotal the
+	// machine's swap, GoLimit the limit of GOMEMLIMIT; all in bytes.
+	ProcessRSS, SwapUsed, SwapTotal, GoLimit uint64
+	// Stall is the share of the last ten seconds, 0 to 100, in which some task
+	// waited for memory (Linux PSI, "some avg10"), if HasStall.
+	Stall    float64
+	HasStall bool
+	// SQLite is what all of SQLite has allocated in this process, in bytes.
+	SQLite uint64
+	// Sources says for each source whether it could be read.
+	Sources []MemorySource
+}
+
+// MemorySource is one source of a reading.
+type MemorySource struct {
+	Name string `json:"name"`
+	// State is "ok", or why its figures are missing.
+	State string `json:"state"`
+}
+
+// MemoryPoint is one pass of the memory monitor.
+type MemoryPoint struct {
+	Time          time.Time `json:"time"`
+	SystemPercent float64   `json:"system_percent"`
+	// ProcessRSS, Connections (the sum over all connections) and SQLite are
+	// bytes.
+	ProcessRSS  uint64 `json:"process_rss_bytes"`
+	Connections uint64 `json:"connection_bytes"`
+	SQLite      uint64 `json:"sqlite_bytes"`
+	// Open and Leased count connections.
+	Open   int `json:"open"`
+	Leased int `json:"leased"`
+}
+
+// memoryPoints bounds the history: an hour at the default memory_interval.
+const memoryPoints = 120
+
+// SetMemorySource says where the memory monitor takes its readings from; nil
+// leaves what SQLite says of its connections. The guard's driver sets the
+// machine's. read is called on the monitor's goroutine, outside every lock; it
+// should not take longer than some milliseconds.
+func (t *Tracker) SetMemorySource(read func() Memory) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.monitor.read, t.monitor.given = read, true
+}
+
+// OfferMemorySource is SetMemorySource unless somebody called that.
+func (t *Tracker) OfferMemorySource(read func() Memory) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.monitor.given {
+		t.monitor.read = read
+	}
+}
+
+// MemoryHistory returns the last passes of the memory monitor, oldest first, at
+// most 120.
+func (t *Tracker) MemoryHistory() []MemoryPoint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]MemoryPoint(nil), t.monitor.points...)
+}
+
+// memory is what is known of one connection's. Guarded by Tracker.mu.
+type memory struct {
+	bytes, peak int64
+	known       bool
+	at          time.Duration // asked, on the tracker's clock
+	word        uint64        // the activity word then
+}
