@@ -172,6 +172,7 @@ func (c *conn) checkOut(ctx context.Context) {
 	c.lease++
 	c.ops = 0
 	c.rec.CheckOut(exemption(ctx))
+	c.rec.TraceLease(ctx)
 }
 
 // Raw returns go-sqlite3's connection; see SQLiteConn. It is the way down that

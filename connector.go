@@ -118,6 +118,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	n.leased = !fromOpener()
 	n.rec = c.pool.New(n.leased, exemption(ctx))
+	n.rec.TraceLease(ctx)
 	n.gate.word = n.rec.Word()
 	n.gate.shared = c.traits.cacheGate(inner.GetFilename("main"))
 	n.session.start(n)

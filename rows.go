@@ -69,6 +69,7 @@ func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, s
 	st.slot = len(c.rows)
 	c.rows = append(c.rows, st)
 	c.rec.OpenRows(&st.res, query, exemption(ctx))
+	c.rec.TraceResource(ctx, &st.res)
 	return r, nil
 }
 

@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,7 @@ type Conn struct {
 	covered  uint64 // the generation at which what was found covered the lease
 
 	scratch callstack.Scratch // for stacks
+	traced  Trace             // for the trace hook; the owner's alone
 
 	seen seen
 }
@@ -536,6 +538,7 @@ func (c *Conn) leakLocked(r *Resource, reason Reason, limit, now, idle time.Dura
 		Query:        r.query,
 		Exempt:       r.exempt,
 		Stack:        r.stack.PCs(),
+		Trace:        cmp.Or(r.trace(), c.lease.trace()),
 		fate:         new(fate),
 	}
 	if r.kind == KindConnection {

@@ -76,6 +76,9 @@ type Leak struct {
 	Query string `json:"query,omitempty"`
 	// Stack is the call stack that opened it, empty if call sites are off.
 	Stack Stack `json:"-"`
+	// Trace is the span that opened it, or that took its lease; zero if none was
+	// known (see SetTraceHook).
+	Trace Trace `json:"trace,omitzero"`
 	// Exempt is the reason given to Exempt: reported, never undone.
 	Exempt string `json:"exempt,omitempty"`
 	// Kept says why the guard will not undo it, empty if it may.

@@ -22,6 +22,7 @@ type Resource struct {
 
 	uses  uint32 // guarded by the driver's gate
 	watch watch  // guarded by Conn.mu
+	span  span   // guarded by Conn.mu
 }
 
 // watch is what the reaper made of a resource. Times are the reaper's.

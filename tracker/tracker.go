@@ -21,6 +21,8 @@ type Tracker struct {
 	// leaseEvents says that somebody wants check-outs and check-ins.
 	leaseEvents atomic.Bool
 
+	traceHook atomic.Pointer[TraceHook] // see SetTraceHook
+
 	// mu guards the rest. It is never held while a driver, a callback or a
 	// logger runs. Order: Tracker.mu, then Conn.mu.
 	mu         sync.Mutex
