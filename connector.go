@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"time"
 	"weak"
 
 	"github.com/mattn/go-sqlite3"
@@ -101,6 +102,7 @@ func (c *Connector) SetPolicy(p tracker.Policy) error {
 
 // Connect opens a connection. In mode off it is go-sqlite3's own.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
+	began := time.Now()
 	opened, err := c.sqlite.Open(c.cfg.DSN)
 	if err != nil || c.pool == nil {
 		return opened, err
@@ -110,6 +112,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 		opened.Close()
 		return nil, lacking(opened)
 	}
+	took := time.Since(began)
 	n := &conn{connector: c, inner: inner, db: capi.Of(opened)}
 	n.tx.c = n
 	n.watch.c = n
@@ -119,6 +122,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	n.leased = !fromOpener()
 	n.rec = c.pool.New(n.leased, exemption(ctx))
 	n.rec.TraceLease(ctx)
+	n.rec.OpenedIn(took)
 	n.gate.word = n.rec.Word()
 	n.gate.shared = c.traits.cacheGate(inner.GetFilename("main"))
 	n.session.start(n)

@@ -55,3 +55,17 @@ func TestTrace(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOpenedIn: opening a file takes time, and its event says how much.
+func TestOpenedIn(t *testing.T) {
+	tr := tracker.New(tracker.Options{})
+	g := open(t, Config{Tracker: tr})
+	if err := g.Ping(); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range tr.History() {
+		if e.Type == tracker.EventOpened && e.Duration <= 0 {
+			t.Errorf("opened in %v", e.Duration)
+		}
+	}
+}

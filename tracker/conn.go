@@ -13,11 +13,12 @@ import (
 // Conn is the record of one connection. The driver calls its methods from the
 // connection's owner; everybody else reads.
 type Conn struct {
-	pool    *Pool
-	id      string
-	control Control
-	opened  time.Duration
-	jitter  float64 // share of MaxLifetime taken off
+	pool     *Pool
+	id       string
+	control  Control
+	opened   time.Duration
+	openedIn time.Duration // see OpenedIn
+	jitter   float64       // share of MaxLifetime taken off
 
 	slot      int  // in Tracker.conns, guarded by Tracker.mu
 	unwatched bool // does not count for Tracker.watched, guarded by Tracker.mu
@@ -101,7 +102,7 @@ func (c *Conn) Register(control Control) {
 	c.control = control
 	leased := c.leased
 	t.add(c)
-	c.emit(EventOpened)
+	c.pool.tracker.emit(Event{Type: EventOpened, ConnectionID: c.id, Duration: c.openedIn, pool: c.pool})
 	if leased && t.leaseEvents.Load() {
 		c.emit(EventCheckOut)
 	}

@@ -55,6 +55,9 @@ type Event struct {
 	// Leak is set for suspect, proven, recovered and reaped. It is shared
 	// between subscribers: read it, do not change it.
 	Leak *Leak `json:"leak,omitempty"`
+	// Duration is set for opened, in nanoseconds: how long SQLite took to open
+	// the connection, 0 if the driver did not say.
+	Duration time.Duration `json:"duration,omitempty"`
 
 	pool *Pool // whose logger is told
 	news bool  // the leak's first event
