@@ -18,7 +18,8 @@ type Conn struct {
 	control  Control
 	opened   time.Duration
 	openedIn time.Duration // see OpenedIn
-	jitter   float64       // share of MaxLifetime taken off
+	timed    leaseTimed
+	jitter   float64 // share of MaxLifetime taken off
 
 	slot      int  // in Tracker.conns, guarded by Tracker.mu
 	unwatched bool // does not count for Tracker.watched, guarded by Tracker.mu
@@ -104,7 +105,7 @@ func (c *Conn) Register(control Control) {
 	t.add(c)
 	c.pool.tracker.emit(Event{Type: EventOpened, ConnectionID: c.id, Duration: c.openedIn, pool: c.pool})
 	if leased && t.leaseEvents.Load() {
-		c.emit(EventCheckOut)
+		c.leaseBegan()
 	}
 }
 
@@ -124,7 +125,7 @@ func (c *Conn) CheckOut(exempt string) {
 	c.beginLease(exempt)
 	c.mu.Unlock()
 	if c.pool.tracker.leaseEvents.Load() {
-		c.emit(EventCheckOut)
+		c.leaseBegan()
 	}
 }
 
@@ -152,7 +153,7 @@ func (c *Conn) CheckIn() Reason {
 		c.settle(EventRecovered, leak)
 	}
 	if c.pool.tracker.leaseEvents.Load() {
-		c.emit(EventCheckIn)
+		c.leaseEnded()
 	}
 	p := c.pool.policy.Load()
 	mode := c.pool.mode
@@ -347,6 +348,7 @@ func (c *Conn) Recycled(r Reason) {
 		c.pool.count(func(n *counters) { n.expired.Add(1) })
 	}
 	c.pool.count(func(n *counters) { n.recycled.Add(1) })
+	c.pool.tally.recycle(r)
 	c.pool.tracker.emit(Event{Type: EventRecycled, ConnectionID: c.id, Reason: r, pool: c.pool})
 }
 
@@ -514,6 +516,7 @@ func (c *Conn) settle(typ EventType, l *Leak) {
 }
 
 func (c *Conn) tell(typ EventType, l *Leak, news bool) {
+	c.pool.tally.leak(typ, l, news)
 	c.pool.tracker.emit(Event{Type: typ, ConnectionID: c.id, Reason: l.Reason, Leak: l, pool: c.pool, news: news})
 }
 

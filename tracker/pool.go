@@ -41,7 +41,8 @@ type Pool struct {
 	policy  atomic.Pointer[Policy]
 	recycle atomic.Int64 // tracker time of the last recycle, 0 never
 
-	n counters
+	n     counters
+	tally tally
 
 	mu     sync.Mutex
 	kept   map[string]bool // reasons told

@@ -18,8 +18,11 @@ type Tracker struct {
 	history history
 	queue   queue
 
-	// leaseEvents says that somebody wants check-outs and check-ins.
+	// leaseEvents says that somebody wants check-outs and check-ins: leaseTold,
+	// as events, or leaseTimes.
 	leaseEvents atomic.Bool
+	leaseTold   atomic.Bool
+	leaseTimes  leaseTimes
 
 	traceHook atomic.Pointer[TraceHook] // see SetTraceHook
 
@@ -214,7 +217,8 @@ func (t *Tracker) countLeaseListenersLocked() {
 	for _, p := range t.pools {
 		want = want || p.debug
 	}
-	t.leaseEvents.Store(want)
+	t.leaseTold.Store(want)
+	t.leaseEvents.Store(want || t.leaseTimes.on.Load())
 }
 
 // poke wakes the reaper early.
