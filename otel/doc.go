@@ -64,13 +64,10 @@
 //
 //	name                                    severity
 //	sqlite_leakguard.connection.suspect     WARN
-//	sqlite_leakguard.connection.proven      WARN
 //	sqlite_leakguard.connection.recovered   INFO
-//	sqlite_leakguard.connection.reaped      WARN
 //	sqlite_leakguard.connection.kept        WARN
 //	sqlite_leakguard.connection.recycled    DEBUG
 //	sqlite_leakguard.transaction.suspect    WARN
-//	sqlite_leakguard.transaction.proven     WARN
 //	sqlite_leakguard.transaction.recovered  INFO
 //	sqlite_leakguard.transaction.reaped     WARN
 //	sqlite_leakguard.statement.suspect      WARN

@@ -80,6 +80,14 @@ func TestDocumentedMetrics(t *testing.T) {
 	compare(t, "metric", got, want)
 }
 
+// never are the pairs that the tracker does not tell: a lease that holds nothing
+// is only reported, and of leases and transactions collection proves nothing.
+var never = map[[2]string]bool{
+	{"connection", "reaped"}:  true,
+	{"connection", "proven"}:  true,
+	{"transaction", "proven"}: true,
+}
+
 // TestDocumentedEvents emits every event with every attribute.
 func TestDocumentedEvents(t *testing.T) {
 	b := newBackend(t)
@@ -89,6 +97,9 @@ func TestDocumentedEvents(t *testing.T) {
 		switch typ {
 		case tracker.EventSuspect, tracker.EventProven, tracker.EventRecovered, tracker.EventReaped:
 			for _, k := range kinds {
+				if never[[2]string{k.String(), typ.String()}] {
+					continue
+				}
 				full := fullLeak()
 				full.Kind = k
 				ev.Leak = &full

@@ -33,7 +33,7 @@ var severities = map[tracker.EventType]log.Severity{
 	tracker.EventRecycled:  log.SeverityDebug,
 }
 
-// eventName is of a fixed set: four kinds with four outcomes each, and two of
+// eventName is of a fixed set: the kinds with what becomes of them, and two of
 // connections alone.
 func eventName(e tracker.Event) string {
 	kind := tracker.KindConnection
