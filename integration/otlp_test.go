@@ -14,7 +14,7 @@ import (
 // What the collector writes: OTLP as JSON, one export a line, as far as the
 // tests read it. https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 
-type export struct {
+type exported struct {
 	ResourceMetrics []struct {
 		ScopeMetrics []struct {
 			Scope   scope
@@ -113,7 +113,7 @@ func (a attributes) keys() []string {
 }
 
 // written reads a file of the collector.
-func written(t *testing.T, file string) (exports []export) {
+func written(t *testing.T, file string) (exports []exported) {
 	t.Helper()
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -122,7 +122,7 @@ func written(t *testing.T, file string) (exports []export) {
 	lines := bufio.NewScanner(bytes.NewReader(content))
 	lines.Buffer(nil, 1<<26)
 	for lines.Scan() {
-		var e export
+		var e exported
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			t.Fatalf("%v in %s", err, lines.Text())
 		}
@@ -137,7 +137,7 @@ func written(t *testing.T, file string) (exports []export) {
 const ours = "github.com/sqlite-leakguard/sqlite-leakguard/otel"
 
 // metricsOf returns the library's metrics, the last export of each.
-func metricsOf(exports []export) map[string]metric {
+func metricsOf(exports []exported) map[string]metric {
 	all := make(map[string]metric)
 	for _, e := range exports {
 		for _, rm := range e.ResourceMetrics {
@@ -170,7 +170,7 @@ func (m metric) instrument() (string, []point) {
 }
 
 // eventsOf returns the library's events by name.
-func eventsOf(exports []export) map[string][]record {
+func eventsOf(exports []exported) map[string][]record {
 	all := make(map[string][]record)
 	for _, e := range exports {
 		for _, rl := range e.ResourceLogs {

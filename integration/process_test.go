@@ -79,12 +79,23 @@ func run(t *testing.T, env []string, name string, args ...string) *process {
 	return p
 }
 
+// wait lets it end by itself.
+func (p *process) wait() {
+	p.t.Helper()
+	p.end(3 * patience)
+}
+
 func (p *process) stop() {
 	p.t.Helper()
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	p.end(patience)
+}
+
+func (p *process) end(within time.Duration) {
+	p.t.Helper()
 	p.once.Do(func() {
-		kill := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
+		kill := time.AfterFunc(within, func() { p.cmd.Process.Kill() })
 		defer kill.Stop()
-		p.cmd.Process.Signal(syscall.SIGTERM)
 		if err := p.cmd.Wait(); err != nil || p.t.Failed() {
 			p.t.Logf("%s: %v\n%s", filepath.Base(p.cmd.Path), err, p.out.String())
 		}
@@ -145,6 +156,8 @@ exporters:
     path: %s
   file/logs:
     path: %s
+  file/traces:
+    path: %s
 service:
   telemetry:
     metrics:
@@ -156,6 +169,9 @@ service:
     logs:
       receivers: [otlp]
       exporters: [file/logs]
+    traces:
+      receivers: [otlp]
+      exporters: [file/traces]
 `
 
 func startCollector(t *testing.T) *collector {
@@ -172,7 +188,7 @@ func startCollector(t *testing.T) *collector {
 		logs:     filepath.Join(dir, "logs.json"),
 	}
 	config := filepath.Join(dir, "config.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, collectorConfig, addr, c.metrics, c.logs), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, collectorConfig, addr, c.metrics, c.logs, filepath.Join(dir, "traces.json")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c.process = run(t, nil, binary, "--config", config)
