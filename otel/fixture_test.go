@@ -21,7 +21,7 @@ import (
 var quiet = slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError + 1}))
 
 // still is a driver that lets the reaper do everything.
-type still struct{ c *tracker.Conn }
+type still struct{}
 
 func (still) Look(f func()) bool { f(); return true }
 func (still) Nudge() bool        { return false }

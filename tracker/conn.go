@@ -343,11 +343,11 @@ func (c *Conn) AllowRecycle() bool { return c.pool.allowRecycle() }
 
 // Recycled counts and tells that policy replaces the connection.
 func (c *Conn) Recycled(r Reason) {
+	c.pool.count(func(n *counters) { n.recycled.Add(1) }) // first: expired ones are among them
 	switch r {
 	case ReasonMaxLifetime, ReasonMaxIdle:
 		c.pool.count(func(n *counters) { n.expired.Add(1) })
 	}
-	c.pool.count(func(n *counters) { n.recycled.Add(1) })
 	c.pool.tally.recycle(r)
 	c.pool.tracker.emit(Event{Type: EventRecycled, ConnectionID: c.id, Reason: r, pool: c.pool})
 }
