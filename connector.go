@@ -144,7 +144,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if linger != nil {
 		c.cfg.Tracker.Go(func() { linger.close() }) // its successor is open
 	}
-	return n, nil
+	return n.timed(), nil
 }
 
 // Close ends the pool. database/sql calls it from sql.DB.Close, after it has

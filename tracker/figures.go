@@ -14,7 +14,8 @@ type Figures struct {
 	// Pools are those registered, closed ones with open connections included,
 	// by name.
 	Pools []PoolFigures
-	// EventsDropped counts events and lease times that full queues lost.
+	// EventsDropped counts events, lease times and operations that full queues
+	// lost.
 	EventsDropped uint64
 }
 
@@ -79,10 +80,7 @@ func (t *Tracker) Figures() Figures {
 	t.queue.mu.Lock()
 	f.EventsDropped = t.queue.dropped
 	t.queue.mu.Unlock()
-	l := &t.leaseTimes
-	l.mu.Lock()
-	f.EventsDropped += l.dropped
-	l.mu.Unlock()
+	f.EventsDropped += t.leaseTimes.lost() + t.operations.lost()
 	return f
 }
 

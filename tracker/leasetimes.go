@@ -1,27 +1,6 @@
 package tracker
 
-import (
-	"sync"
-	"sync/atomic"
-	"time"
-)
-
-// leaseBatch is how many lease times wait before somebody is told of them.
-const leaseBatch = 1024
-
-// leaseTimes gathers how long leases took. They do not go through the queue of
-// events: there would be so many that leaks were dropped.
-type leaseTimes struct {
-	on atomic.Bool // f is not nil
-
-	mu       sync.Mutex // guards the rest; a leaf
-	f        func(pool string, took time.Duration)
-	id       uint64 // of the one who asked
-	waiting  []leaseTime
-	spare    []leaseTime
-	draining bool
-	dropped  uint64
-}
+import "time"
 
 type leaseTime struct {
 	pool *Pool
@@ -44,32 +23,7 @@ type leaseTimed struct {
 // Figures.EventsDropped. A panic in f is contained and counted. cancel ends it
 // without telling the rest; a call under way may still finish.
 func (t *Tracker) TimeLeases(f func(pool string, took time.Duration)) (flush, cancel func()) {
-	l := &t.leaseTimes
-	l.mu.Lock()
-	l.id++
-	id := l.id
-	l.f, l.waiting = f, nil
-	l.mu.Unlock()
-	l.on.Store(true)
-	t.recountLeaseListeners()
-	return func() { l.flush(t, id) }, func() {
-		l.mu.Lock()
-		mine := l.id == id
-		if mine {
-			l.f, l.waiting, l.spare = nil, nil, nil
-			l.on.Store(false)
-		}
-		l.mu.Unlock()
-		if mine {
-			t.recountLeaseListeners()
-		}
-	}
-}
-
-func (t *Tracker) recountLeaseListeners() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.countLeaseListenersLocked()
+	return t.leaseTimes.gather(t, func(l leaseTime) { f(l.pool.name, l.took) })
 }
 
 // leaseBegan tells of a check-out those who want to know. The owner calls it.
@@ -92,65 +46,4 @@ func (c *Conn) leaseEnded() {
 	if t.leaseTold.Load() {
 		c.emit(EventCheckIn)
 	}
-}
-
-func (l *leaseTimes) add(t *Tracker, one leaseTime) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.f == nil {
-		return
-	}
-	if len(l.waiting) >= leaseBatch {
-		// A goroutine is at work, or cannot be: in a bubble that is not the
-		// tracker's own.
-		l.dropped++
-		return
-	}
-	if l.waiting == nil {
-		l.waiting, l.spare = l.spare[:0], nil
-		if l.waiting == nil {
-			l.waiting = make([]leaseTime, 0, leaseBatch)
-		}
-	}
-	l.waiting = append(l.waiting, one)
-	if len(l.waiting) == leaseBatch && !l.draining && (t.bubble || !InBubble()) {
-		l.draining = true
-		go l.drain(t, l.id)
-	}
-}
-
-// drain tells of what has gathered until there is less than a batch.
-func (l *leaseTimes) drain(t *Tracker, id uint64) {
-	for more := true; more; {
-		l.flush(t, id)
-		l.mu.Lock()
-		if more = len(l.waiting) >= leaseBatch && l.id == id; !more {
-			l.draining = false
-		}
-		l.mu.Unlock()
-	}
-}
-
-// flush tells of what has gathered for the one who asked as number id.
-func (l *leaseTimes) flush(t *Tracker, id uint64) {
-	l.mu.Lock()
-	if l.id != id {
-		l.mu.Unlock()
-		return
-	}
-	batch, f := l.waiting, l.f
-	l.waiting = nil
-	l.mu.Unlock()
-	if len(batch) == 0 {
-		return
-	}
-	t.queue.contain(func() {
-		for _, one := range batch {
-			f(one.pool.name, one.took)
-		}
-	})
-	clear(batch) // it holds no pool that is gone
-	l.mu.Lock()
-	l.spare = batch
-	l.mu.Unlock()
 }

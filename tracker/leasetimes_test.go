@@ -100,7 +100,7 @@ func TestTimeLeasesBatches(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		leases(leaseBatch - 1)
+		leases(batchSize - 1)
 		if n.Load() != 0 {
 			t.Error("told before the batch was full")
 		}
@@ -108,14 +108,14 @@ func TestTimeLeasesBatches(t *testing.T) {
 		if n.Load() != 1 {
 			t.Error("a full batch is not told of")
 		}
-		leases(leaseBatch + 5)
+		leases(batchSize + 5)
 		if d := tr.Figures().EventsDropped; d != 5 {
 			t.Errorf("%d dropped, want 5", d)
 		}
 		close(hold)
 		synctest.Wait()
-		if got := n.Load(); got != 2+leaseBatch { // the panic ends its batch
-			t.Errorf("told %d times, want %d", got, 2+leaseBatch)
+		if got := n.Load(); got != 2+batchSize { // the panic ends its batch
+			t.Errorf("told %d times, want %d", got, 2+batchSize)
 		}
 		if s := tr.Stats(); s.CallbackPanics != 1 {
 			t.Errorf("%d panics counted", s.CallbackPanics)

@@ -22,7 +22,8 @@ type Tracker struct {
 	// as events, or leaseTimes.
 	leaseEvents atomic.Bool
 	leaseTold   atomic.Bool
-	leaseTimes  leaseTimes
+	leaseTimes  batches[leaseTime]
+	operations  batches[Operation]
 
 	traceHook atomic.Pointer[TraceHook] // see SetTraceHook
 
