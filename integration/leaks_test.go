@@ -116,6 +116,10 @@ func program(t *testing.T, told func(name string)) {
 	told("proof statement.reaped")
 	check(conn.Close())
 
+	if _, err := proof.Exec("SELECT * FROM nowhere"); err == nil { // for the metric of operations
+		t.Error("there is a table nowhere")
+	}
+
 	// Given up for a limit, and spared by one.
 	recycled := open("recycled", "&_leakguard_max_access=1")
 	_, err = recycled.Exec("SELECT 1")

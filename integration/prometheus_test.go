@@ -94,7 +94,7 @@ scrape_configs:
 		}
 	}
 	for _, name := range named(t) {
-		if strings.Contains(name, "_use_time_") { // the service does not ask for it
+		if strings.Contains(name, "_use_time_") || strings.Contains(name, "_operation_") { // the service does not ask
 			continue
 		}
 		if v, err := p.query("count(" + name + ")"); err != nil || v == "" {

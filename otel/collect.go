@@ -17,7 +17,7 @@ import (
 type collector struct {
 	tracker *tracker.Tracker
 	attrs   []attribute.KeyValue
-	flush   func() // tells the use times that wait; nil without WithUseTime
+	flush   []func() // tell the times that wait, WithUseTime and WithOperationDuration
 	tellers []teller
 	global  []metric.ObserveOption // for what has no pool
 
@@ -83,8 +83,8 @@ type series struct {
 }
 
 func (c *collector) collect(_ context.Context, o metric.Observer) error {
-	if c.flush != nil {
-		c.flush()
+	for _, flush := range c.flush {
+		flush()
 	}
 	f := c.tracker.Figures()
 	c.mu.Lock()

@@ -23,6 +23,7 @@
 //	db.client.connection.count               UpDownCounter  {connection}   db.client.connection.pool.name, db.client.connection.state
 //	db.client.connection.create_time         Histogram      s              db.client.connection.pool.name
 //	db.client.connection.use_time            Histogram      s              db.client.connection.pool.name
+//	db.client.operation.duration             Histogram      s              db.operation.name, db.response.status_code, db.system.name, error.type
 //	sqlite_leakguard.leaks                   Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind, sqlite_leakguard.reason
 //	sqlite_leakguard.reaped                  Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind
 //	sqlite_leakguard.recovered               Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind
@@ -37,8 +38,12 @@
 //
 // create_time is how long SQLite took to open a connection. use_time is there
 // only with [WithUseTime]; it times leases that begin after Start and end with
-// a check-in. Both have the buckets that the conventions recommend, 1 ms to
-// 10 s.
+// a check-in. operation.duration is there only with [WithOperationDuration], on
+// connections that are opened after Start; of a query it ends where rows begin
+// to be read, preparing and pinging are none, the operation's name is the first
+// word of its text, and error.type is SQLite's extended result code or the Go
+// type of the error. All three have the buckets that the conventions recommend,
+// 1 ms to 10 s.
 //
 // The pool's name is that of Config.Name or _leakguard_name, by default the
 // base name of the file and a number, never the DSN. A pool that is closed and
@@ -53,8 +58,6 @@
 // Of the db.client.connection.* metrics these are not emitted, because a driver
 // cannot measure them: max, idle.max and idle.min (sql.DB does not tell its
 // driver), pending_requests, timeouts and wait_time (waiting happens in sql.DB).
-// Nor is db.client.operation.duration, which would cost every operation two
-// readings of the clock; wrap the driver with a tracing library for it.
 //
 // # Events
 //

@@ -53,7 +53,7 @@ func tablesOf(doc *ast.CommentGroup) map[string][][]string {
 func TestDocumentedMetrics(t *testing.T) {
 	b := newBackend(t)
 	tr := tracker.New(tracker.Options{})
-	b.instrument(tr, WithUseTime())
+	b.instrument(tr, WithUseTime(), WithOperationDuration())
 	c := newPool(t, tr, "db", tracker.Policy{}).New(false, "")
 	c.OpenedIn(3 * time.Millisecond)
 	opened := listen(t, tr, tracker.EventOpened)
@@ -62,6 +62,7 @@ func TestDocumentedMetrics(t *testing.T) {
 	<-opened
 	c.CheckOut("")
 	c.CheckIn()
+	c.Operated("INSERT", time.Millisecond, "2067")
 
 	want := make(map[string]string)
 	for _, row := range tables(t)["name instrument"] {

@@ -108,7 +108,16 @@ func start(t *tracker.Tracker, cfg config) (*instrumentation, error) {
 			return nil, err
 		}
 		flush, cancel := t.TimeLeases(used.record)
-		c.flush = flush
+		c.flush = append(c.flush, flush)
+		i.later(cancel)
+	}
+	if cfg.operations {
+		o, err := newOperations(meter, cfg.attrs)
+		if err != nil {
+			return nil, errors.Join(err, i.stop())
+		}
+		flush, cancel := t.TimeOperations(o.record)
+		c.flush = append(c.flush, flush)
 		i.later(cancel)
 	}
 	unregister, err := c.register(meter)
@@ -144,11 +153,12 @@ func (i *instrumentation) stop() error {
 
 // config is what options set.
 type config struct {
-	meters    metric.MeterProvider
-	loggers   log.LoggerProvider
-	attrs     []attribute.KeyValue
-	queryText bool
-	useTime   bool
+	meters     metric.MeterProvider
+	loggers    log.LoggerProvider
+	attrs      []attribute.KeyValue
+	queryText  bool
+	useTime    bool
+	operations bool
 }
 
 // Option is for Start.
@@ -180,4 +190,11 @@ func WithQueryText(on bool) Option {
 // because it costs every lease two readings of the clock.
 func WithUseTime() Option {
 	return func(c *config) { c.useTime = true }
+}
+
+// WithOperationDuration adds the metric db.client.operation.duration for
+// connections that are opened after Start. Default off, because it costs every
+// operation two readings of the clock.
+func WithOperationDuration() Option {
+	return func(c *config) { c.operations = true }
 }
