@@ -174,8 +174,7 @@ func WithLoggerProvider(p log.LoggerProvider) Option {
 	return func(c *config) { c.loggers = p }
 }
 
-// WithAttributes adds attributes to every metric and event. Default none. Each
-// value that one of them takes makes all metrics anew: keep them constant.
+// WithAttributes adds attributes to every metric and event. Default none.
 func WithAttributes(attrs ...attribute.KeyValue) Option {
 	return func(c *config) { c.attrs = append(c.attrs, attrs...) }
 }
