@@ -52,8 +52,8 @@
 // Beyond 100 pools the others share the name "other". Kinds are connection,
 // transaction, statement and rows; reasons are the limits' names in the DSN,
 // proven, in_pool, panic, and what a [tracker.Detector] returns, 64 pairs of
-// kind and reason in a pool at most. No query, id, stack or error is an
-// attribute of a metric.
+// kind and reason in a pool at most. No metric has a query, an id, a stack or an
+// error's text as an attribute.
 //
 // Of the db.client.connection.* metrics these are not emitted, because a driver
 // cannot measure them: max, idle.max and idle.min (sql.DB does not tell its

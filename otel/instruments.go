@@ -120,7 +120,7 @@ var instruments = []instrument{
 		read:    oldest(func(p *tracker.PoolFigures) tracker.Openings { return p.Statements }),
 	},
 	{
-		whole: counter("events.dropped", "{event}", "Events and use times that full queues lost, in the whole tracker."),
+		whole: counter("events.dropped", "{event}", "Events and timings that full queues lost, in the whole tracker."),
 		total: func(f *tracker.Figures) float64 { return float64(f.EventsDropped) },
 	},
 }
