@@ -193,6 +193,7 @@ func (c *conn) checkOut(ctx context.Context) {
 	c.lease++
 	c.ops = 0
 	c.rec.CheckOut(exemption(ctx))
+	c.rec.TraceLease(ctx)
 }
 
 // checkOutNow is checkOut for an operation that goes on.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"time"
 	"weak"
 
 	"github.com/mattn/go-sqlite3"
@@ -103,6 +104,7 @@ func (c *Connector) SetPolicy(p tracker.Policy) error {
 
 // Connect opens a connection. In mode off it is go-sqlite3's own.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
+	began := time.Now()
 	opened, err := c.sqlite.Open(c.cfg.DSN)
 	if err != nil || c.pool == nil {
 		return opened, err
@@ -112,6 +114,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 		opened.Close()
 		return nil, lacking(opened)
 	}
+	took := time.Since(began)
 	n := &conn{connector: c, inner: inner, db: capi.Of(opened)}
 	n.tx.c = n
 	n.watch.c = n
@@ -120,6 +123,8 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	n.leased = !fromOpener()
 	n.rec = c.pool.New(n.leased, exemption(ctx))
+	n.rec.TraceLease(ctx)
+	n.rec.OpenedIn(took)
 	n.gate.word = n.rec.Word()
 	n.gate.share(c.traits.cacheGate(inner.GetFilename("main")))
 	n.texts.on = !c.traits.keepsTexts && n.gate.shared == nil && c.sqlite.ConnectHook == nil && len(c.sqlite.Extensions) == 0
@@ -142,7 +147,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if linger != nil {
 		c.cfg.Tracker.Go(func() { linger.close() }) // its successor is open
 	}
-	return n, nil
+	return n.timed(), nil
 }
 
 // Close ends the pool. database/sql calls it from sql.DB.Close, after it has

@@ -87,6 +87,7 @@ func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, s
 	}
 	c.rec.Record()
 	c.rec.OpenRows(&st.res, query, exemption(ctx))
+	c.rec.TraceResource(ctx, &st.res)
 	return r, nil
 }
 

@@ -64,6 +64,7 @@ func (c *conn) openStmt(ctx context.Context, prepared driver.Stmt, query string)
 	st.slot = len(c.stmts)
 	c.stmts = append(c.stmts, st)
 	c.rec.OpenStatement(&st.res, query, exemption(ctx))
+	c.rec.TraceResource(ctx, &st.res)
 	return s, nil
 }
 

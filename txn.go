@@ -143,6 +143,7 @@ func (c *conn) beginTx(ctx context.Context, query string) {
 	c.txn.open, c.txn.outer = true, false
 	c.txn.savepoints = c.txn.savepoints[:0]
 	c.txn.id = c.rec.BeginTx(query, exemption(ctx))
+	c.rec.TraceTx(ctx)
 	c.current.Store(c.txn.id)
 	c.txn.lease = c.lease
 }

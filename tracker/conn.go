@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -13,13 +14,16 @@ import (
 // Conn is the record of one connection. The driver calls its methods from the
 // connection's owner; everybody else reads.
 type Conn struct {
-	*pulse  // immutable pointer
-	pool    *Pool
-	id      string
-	file    File
-	control Control
-	opened  time.Duration
-	jitter  float64 // share of MaxLifetime taken off
+	*pulse   // immutable pointer
+	pool     *Pool
+	id       string
+	file     File
+	control  Control
+	opened   time.Duration
+	openedIn time.Duration // see OpenedIn
+	timed    leaseTimed
+	traced   Trace   // for the trace hook; the owner's alone
+	jitter   float64 // share of MaxLifetime taken off
 
 	slot      int  // in Tracker.conns, guarded by Tracker.mu
 	unwatched bool // does not count for Tracker.watched, guarded by Tracker.mu
@@ -119,9 +123,9 @@ func (c *Conn) Register(control Control) {
 	c.control = control
 	leased := c.leased
 	t.add(c)
-	c.emit(EventOpened)
+	c.pool.tracker.emit(Event{Type: EventOpened, ConnectionID: c.id, Duration: c.openedIn, pool: c.pool})
 	if leased && t.leaseEvents.Load() {
-		c.emit(EventCheckOut)
+		c.leaseBegan()
 	}
 }
 
@@ -139,7 +143,7 @@ func (c *Conn) Word() *atomic.Uint64 { return &c.word }
 func (c *Conn) CheckOut(exempt string) {
 	c.beginLease(exempt)
 	if c.pool.tracker.leaseEvents.Load() {
-		c.emit(EventCheckOut)
+		c.leaseBegan()
 	}
 }
 
@@ -165,7 +169,7 @@ func (c *Conn) CheckIn() Reason {
 		c.settle(EventRecovered, leak)
 	}
 	if c.pool.tracker.leaseEvents.Load() {
-		c.emit(EventCheckIn)
+		c.leaseEnded()
 	}
 	p := c.pool.policy.Load()
 	mode := c.pool.mode
@@ -396,6 +400,7 @@ func (c *Conn) Recycled(r Reason) {
 			n.expired.Add(1)
 		}
 	})
+	c.pool.tally.recycle(r)
 	c.pool.tracker.emit(Event{Type: EventRecycled, ConnectionID: c.id, Reason: r, pool: c.pool})
 }
 
@@ -568,6 +573,7 @@ func (c *Conn) settle(typ EventType, l *Leak) {
 }
 
 func (c *Conn) tell(typ EventType, l *Leak, news bool) {
+	c.pool.tally.leak(typ, l, news)
 	c.pool.tracker.emit(Event{Type: typ, ConnectionID: c.id, Reason: l.Reason, Leak: l, pool: c.pool, news: news})
 }
 
@@ -594,6 +600,7 @@ func (c *Conn) leakLocked(r *Resource, reason Reason, limit, now, idle time.Dura
 		Exempt:       r.exempt,
 		Stack:        r.stack.PCs(),
 		Last:         c.last.PCs(),
+		Trace:        cmp.Or(r.trace(), c.lease.trace()),
 		fate:         new(fate),
 	}
 	if r.kind == KindConnection || r.kind == KindTransaction {

@@ -3,6 +3,7 @@ package tracker
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -28,8 +29,9 @@ type queue struct {
 }
 
 type subscriber struct {
-	f    func(Event)
-	gone atomic.Bool // cancelled: what waits is not for it any more
+	f      func(Event)
+	leases bool        // wants check-outs and check-ins
+	gone   atomic.Bool // cancelled: what waits is not for it any more
 }
 
 // Subscribe calls f for every event, in order, on the tracker's dispatcher:
@@ -38,7 +40,10 @@ type subscriber struct {
 // are dropped and counted. A panic in f is contained and counted. cancel ends
 // it; a call of f that is under way may still finish.
 func (t *Tracker) Subscribe(f func(Event)) (cancel func()) {
-	s := &subscriber{f: f}
+	return t.subscribe(&subscriber{f: f, leases: true})
+}
+
+func (t *Tracker) subscribe(s *subscriber) (cancel func()) {
 	q := &t.queue
 	q.mu.Lock()
 	q.subs = append(q.subs[:len(q.subs):len(q.subs)], s)
@@ -65,17 +70,18 @@ func (t *Tracker) Subscribe(f func(Event)) (cancel func()) {
 // OnLeak calls f once for each leak, when it is found: as a suspect or by
 // proof. It runs as Subscribe's callbacks do.
 func (t *Tracker) OnLeak(f func(Leak)) (cancel func()) {
-	return t.Subscribe(func(e Event) {
+	return t.SubscribeLifecycle(func(e Event) {
 		if e.news {
 			f(*e.Leak)
 		}
 	})
 }
 
+// subscribed reports whether somebody wants check-outs and check-ins.
 func (q *queue) subscribed() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.subs) > 0
+	return slices.ContainsFunc(q.subs, func(s *subscriber) bool { return s.leases })
 }
 
 // emit stamps an event and hands it on.

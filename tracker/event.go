@@ -68,6 +68,9 @@ type Event struct {
 	Blame *Blame `json:"blame,omitempty"`
 	// Pressure is set for pressure, and shared as Leak is.
 	Pressure *Pressure `json:"pressure,omitempty"`
+	// Duration is set for opened, in nanoseconds: how long SQLite took to open
+	// the connection, 0 if the driver did not say.
+	Duration time.Duration `json:"duration,omitempty"`
 
 	pool *Pool // whose logger is told
 	news bool  // the leak's first event

@@ -33,6 +33,9 @@ type Held struct {
 	Exempt string `json:"exempt,omitempty"`
 	// Stack is the call stack that opened it, empty if call sites are off.
 	Stack Stack `json:"-"`
+	// Trace is the span that opened it, or that took its lease; zero if none was
+	// known (see SetTraceHook).
+	Trace Trace `json:"trace,omitzero"`
 	// Suspect is its open leak, nil if it is none. It is shared: read it, do
 	// not change it.
 	Suspect *Leak `json:"suspect,omitempty"`
@@ -80,6 +83,7 @@ func (c *Conn) heldLocked(out []Held, now time.Duration) []Held {
 			Exempt:       cmp.Or(r.exempt, c.lease.exempt),
 			Stack:        r.stack.PCs(),
 			stack:        r.stack,
+			Trace:        cmp.Or(r.trace(), c.lease.trace()),
 		}
 		if busy {
 			h.Idle = 0

@@ -91,6 +91,9 @@ type Leak struct {
 	// text that began to run on its connection; the same text again counts as
 	// the same place.
 	Last Stack `json:"-"`
+	// Trace is the span that opened it, or that took its lease; zero if none was
+	// known (see SetTraceHook).
+	Trace Trace `json:"trace,omitzero"`
 	// Exempt is the reason given to Exempt: reported, never undone.
 	Exempt string `json:"exempt,omitempty"`
 	// Kept says why the guard will not undo it, empty if it may.

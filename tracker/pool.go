@@ -51,7 +51,8 @@ type Pool struct {
 	recycle atomic.Int64 // tracker time of the last recycle, 0 never
 	discard atomic.Int64 // and of the last one under pressure
 
-	n counters
+	n     counters
+	tally tally
 
 	mu     sync.Mutex
 	kept   map[string]bool // reasons told

@@ -19,8 +19,14 @@ type Tracker struct {
 	leaks   history // of leaks alone, for LeakHistory
 	queue   queue
 
-	// leaseEvents says that somebody wants check-outs and check-ins.
+	// leaseEvents says that somebody wants check-outs and check-ins: leaseTold,
+	// as events, or leaseTimes.
 	leaseEvents atomic.Bool
+	leaseTold   atomic.Bool
+	leaseTimes  batches[leaseTime]
+	operations  batches[Operation]
+
+	traceHook atomic.Pointer[TraceHook] // see SetTraceHook
 
 	// mu guards the rest. It is never held while a driver, a callback or a
 	// logger runs. Order: Tracker.mu, then Conn.mu.
@@ -219,7 +225,8 @@ func (t *Tracker) countLeaseListenersLocked() {
 	for _, p := range t.pools {
 		want = want || p.debug
 	}
-	t.leaseEvents.Store(want)
+	t.leaseTold.Store(want)
+	t.leaseEvents.Store(want || t.leaseTimes.on.Load())
 }
 
 // poke wakes the reaper early.

@@ -1,0 +1,116 @@
+// Package otel makes the pools of a process visible in any OpenTelemetry
+// backend: metrics by the semantic conventions for database clients, and each
+// leak as an event with its trace, its site and its stack.
+//
+//	import _ "github.com/sqlite-leakguard/sqlite-leakguard/otel"
+//
+// instruments [tracker.Default] with the global MeterProvider and
+// LoggerProvider, whether the program sets them before or after. Without one
+// nothing is emitted, and nothing is an error. [Start] takes providers and
+// other trackers:
+//
+//	stop, err := otel.Start(tracker.Default(), otel.WithMeterProvider(p))
+//
+// It needs the OpenTelemetry API only, and builds without cgo.
+//
+// # Metrics
+//
+// Counters, UpDownCounters and Gauges are observable: they are read from the
+// tracker when somebody collects, and cost the program nothing in between. The
+// names and units of db.client.* are those of the semantic conventions v1.43.0.
+//
+//	name                                     instrument     unit           attributes
+//	db.client.connection.count               UpDownCounter  {connection}   db.client.connection.pool.name, db.client.connection.state
+//	db.client.connection.create_time         Histogram      s              db.client.connection.pool.name
+//	db.client.connection.use_time            Histogram      s              db.client.connection.pool.name
+//	db.client.operation.duration             Histogram      s              db.operation.name, db.response.status_code, db.system.name, error.type
+//	sqlite_leakguard.leaks                   Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind, sqlite_leakguard.reason
+//	sqlite_leakguard.reaped                  Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind
+//	sqlite_leakguard.recovered               Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind
+//	sqlite_leakguard.recycled                Counter        {connection}   db.client.connection.pool.name, sqlite_leakguard.reason
+//	sqlite_leakguard.transaction.count       UpDownCounter  {transaction}  db.client.connection.pool.name
+//	sqlite_leakguard.rows.count              UpDownCounter  {rows}         db.client.connection.pool.name
+//	sqlite_leakguard.statement.count         UpDownCounter  {statement}    db.client.connection.pool.name
+//	sqlite_leakguard.transaction.oldest_age  Gauge          s              db.client.connection.pool.name
+//	sqlite_leakguard.rows.oldest_age         Gauge          s              db.client.connection.pool.name
+//	sqlite_leakguard.statement.oldest_age    Gauge          s              db.client.connection.pool.name
+//	sqlite_leakguard.events.dropped          Counter        {event}
+//
+// create_time is how long SQLite took to open a connection. use_time is there
+// only with [WithUseTime]; it times leases that begin after Start and end with
+// a check-in. operation.duration is there only with [WithOperationDuration], on
+// connections that are opened after Start; of a query it ends where rows begin
+// to be read, preparing and pinging are none, the operation's name is the first
+// word of its text, and error.type is SQLite's extended result code or the Go
+// type of the error. All three have the buckets that the conventions recommend,
+// 1 ms to 10 s.
+//
+// The pool's name is that of Config.Name or _leakguard_name, by default the
+// base name of the file and a number, never the DSN. A pool that is closed and
+// has no open connection left is gone from the next collection; in a histogram
+// its series stays until the provider ends, as the API has no way to end one.
+// Beyond 100 pools the others share the name "other". Kinds are connection,
+// transaction, statement and rows; reasons are the limits' names in the DSN,
+// proven, in_pool, panic, and what a [tracker.Detector] returns, 64 pairs of
+// kind and reason in a pool at most. No metric has a query, an id, a stack or an
+// error's text as an attribute.
+//
+// Of the db.client.connection.* metrics these are not emitted, because a driver
+// cannot measure them: max, idle.max and idle.min (sql.DB does not tell its
+// driver), pending_requests, timeouts and wait_time (waiting happens in sql.DB).
+//
+// # Events
+//
+// Events are log records with an event name. Those of a leak carry the span
+// context of the operation that opened what leaked (of its lease, if it was
+// opened without), so that a backend shows them in that trace.
+//
+//	name                                    severity
+//	sqlite_leakguard.connection.suspect     WARN
+//	sqlite_leakguard.connection.recovered   INFO
+//	sqlite_leakguard.connection.kept        WARN
+//	sqlite_leakguard.connection.recycled    DEBUG
+//	sqlite_leakguard.transaction.suspect    WARN
+//	sqlite_leakguard.transaction.recovered  INFO
+//	sqlite_leakguard.transaction.reaped     WARN
+//	sqlite_leakguard.statement.suspect      WARN
+//	sqlite_leakguard.statement.proven       WARN
+//	sqlite_leakguard.statement.recovered    INFO
+//	sqlite_leakguard.statement.reaped       WARN
+//	sqlite_leakguard.rows.suspect           WARN
+//	sqlite_leakguard.rows.proven            WARN
+//	sqlite_leakguard.rows.recovered         INFO
+//	sqlite_leakguard.rows.reaped            WARN
+//
+// A suspect broke a limit; it recovered by itself or was reaped. Proven is
+// garbage collection's word that nobody can close it. Kept, once for each pool
+// and reason, is a connection that a limit would have closed and that must not
+// be closed; recycled is one that was.
+//
+//	attribute                           type    present
+//	db.system.name                      string  always: sqlite
+//	db.client.connection.pool.name      string  always
+//	sqlite_leakguard.connection.id      string  always
+//	sqlite_leakguard.reason             string  always but for kept: the limit that was broken
+//	sqlite_leakguard.leak.id            int     of a leak: the same for all its events
+//	sqlite_leakguard.kind               string  of a leak
+//	sqlite_leakguard.age                double  of a leak: seconds since it was opened, when it was found
+//	sqlite_leakguard.idle               double  of a leak: seconds without activity
+//	sqlite_leakguard.limit              double  of a leak: the limit in seconds, if the reason has one
+//	sqlite_leakguard.prepared           int     of a leak: statements of one text, for max_statements
+//	sqlite_leakguard.transaction.level  int     of a transaction: 1, and 1 more for each savepoint
+//	sqlite_leakguard.exempt             string  of a leak: the reason given to Exempt
+//	sqlite_leakguard.kept               string  why the guard does not undo or close it
+//	code.function.name                  string  of a leak: the call that opened it
+//	code.file.path                      string  of a leak
+//	code.line.number                    int     of a leak
+//	code.stacktrace                     string  of a leak: the whole stack
+//	db.query.text                       string  of a leak, with [WithQueryText]
+//
+// The code attributes are missing where the pool records no stacks. The body is
+// the leak as one line, with the query only if db.query.text is there.
+//
+// Span contexts are read from the contexts given to database/sql, and only
+// where there is a LoggerProvider to send events to. A global one that is set
+// after operations began counts from then on.
+package otel
