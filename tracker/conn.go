@@ -22,7 +22,7 @@ type Conn struct {
 	opened   time.Duration
 	openedIn time.Duration // see OpenedIn
 	timed    leaseTimed
-	traced   Trace   // for the trace hook; the owner's alone
+	traced   *Trace  // for the trace hook; the owner's alone
 	jitter   float64 // share of MaxLifetime taken off
 
 	slot      int  // in Tracker.conns, guarded by Tracker.mu

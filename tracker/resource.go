@@ -26,7 +26,7 @@ type Resource struct {
 	// its owner does is activity, or fails, from now on.
 	noticed atomic.Bool
 	watch   watch // guarded by Conn.mu
-	span    span  // guarded by Conn.mu
+	span    *span // of whose opening the hook knew one; guarded by Conn.mu
 }
 
 // watch is what the reaper made of a resource. Times are the reaper's.

@@ -59,7 +59,7 @@ type span struct {
 
 // trace returns what the hook said when r was opened. Conn.mu is held.
 func (r *Resource) trace() Trace {
-	if r.span.id != r.id {
+	if r.span == nil || r.span.id != r.id {
 		return Trace{}
 	}
 	return r.span.trace
@@ -95,10 +95,16 @@ func (c *Conn) noteTrace(ctx context.Context, hook TraceHook, r *Resource) {
 	if recording {
 		c.Recorded()
 	}
-	known := hook(ctx, &c.traced)
+	if c.traced == nil {
+		c.traced = new(Trace)
+	}
+	known := hook(ctx, c.traced)
 	c.Record()
 	if known && r.id != 0 { // a connection opened for the pool's stock has no lease
-		r.span = span{r.id, c.traced}
+		if r.span == nil {
+			r.span = new(span)
+		}
+		*r.span = span{r.id, *c.traced}
 	}
 	if !recording {
 		c.Recorded()
