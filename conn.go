@@ -226,9 +226,10 @@ func (c *conn) Ping(ctx context.Context) error {
 
 // ExecContext runs one or more statements.
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	f := c.gate.enter()
+	f, again := c.gate.enter(), false
 	if f == 0 {
-		if t := c.findText(ctx, query, args); t != nil && !t.columns {
+		var t *text
+		if t, again = c.findText(query, args); t != nil && !t.columns {
 			return c.execText(ctx, t, args)
 		}
 	}
@@ -272,6 +273,8 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		}
 		if class != 0 || err != nil {
 			c.after(ctx, class, query, err)
+		} else if again {
+			c.keepText(inner, query)
 		}
 	}
 	if restore || class&textPragma != 0 {
@@ -399,9 +402,10 @@ func (c *conn) afterPart(ctx context.Context, guarded bool, text string, err err
 
 // QueryContext runs statements and returns the rows of the last one.
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	f := c.gate.enter()
+	f, again := c.gate.enter(), false
 	if f == 0 {
-		if t := c.findText(ctx, query, args); t != nil {
+		var t *text
+		if t, again = c.findText(query, args); t != nil {
 			return c.queryText(ctx, t, args)
 		}
 	}
@@ -437,6 +441,9 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	} else {
 		opened, err = c.innerQuery(inner, query, args)
 		opened, err = c.begun(ctx, guarded, class, query, opened, err)
+		if again && class == 0 && err == nil {
+			c.keepText(inner, query)
+		}
 	}
 	if restore || class&textPragma != 0 {
 		c.takeBusyTimeout(restore, class, query)

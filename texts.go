@@ -22,16 +22,21 @@ const (
 	// maxTexts bounds the statements that a connection keeps, maxTextLen the
 	// length of their texts, and maxTextArgs the bytes of their arguments:
 	// go-sqlite3 keeps a copy of those with the statement.
-	maxTexts    = 16
+	maxTexts    = 32
 	maxTextLen  = 4096
 	maxTextArgs = 4096
 	seenTexts   = 64
+	// textCredit is how many texts must find no room until one that is not used
+	// gives its place up: a program with more texts in turn than there is room
+	// for must not parse each of them twice.
+	textCredit = 64
 )
 
 // texts are the statements kept of a connection. Guarded by the gate.
 type texts struct {
-	on   bool
-	list []*text // the more often used ones in front
+	on     bool
+	list   []*text          // the more often used ones in front
+	hashes [maxTexts]uint32 // theirs
 	// seen has a hash of texts that came once, each at the place that its hash
 	// gives it: a text that never comes again costs no more than that.
 	seen [seenTexts]uint32
@@ -40,6 +45,7 @@ type texts struct {
 // text is one of them.
 type text struct {
 	query   string
+	credit  int
 	inner   sqliteStmt
 	inputs  int  // parameters
 	columns bool // it returns columns
@@ -50,54 +56,60 @@ type text struct {
 var textSeed = maphash.MakeSeed()
 
 // findText returns the statement of a text, nil if it is to be run by its text.
-func (c *conn) findText(ctx context.Context, query string, args []driver.NamedValue) *text {
+// again says that the text came before: once it has run, it is to be kept.
+func (c *conn) findText(query string, args []driver.NamedValue) (t *text, again bool) {
 	ts := &c.texts
 	if !ts.on {
-		return nil
-	}
-	for i, t := range ts.list {
-		if t.query != query {
-			continue
-		}
-		if i > 0 { // one step to the front
-			ts.list[i-1], ts.list[i] = t, ts.list[i-1]
-		}
-		if t.busy || len(args) != t.inputs || !keepable(args) {
-			return nil
-		}
-		return t
+		return nil, false
 	}
 	if len(query) > maxTextLen {
-		return nil
+		return nil, false
 	}
 	h := maphash.String(textSeed, query)
-	if slot := &ts.seen[h%seenTexts]; *slot != uint32(h>>32) {
-		*slot = uint32(h >> 32)
-		return nil
+	short := uint32(h >> 32)
+	for i, t := range ts.list {
+		if ts.hashes[i] != short || t.query != query {
+			continue
+		}
+		t.credit = textCredit
+		if i > 0 { // one step to the front
+			ts.list[i-1], ts.list[i] = t, ts.list[i-1]
+			ts.hashes[i-1], ts.hashes[i] = short, ts.hashes[i-1]
+		}
+		if t.busy || len(args) != t.inputs || !keepable(args) {
+			return nil, false
+		}
+		return t, false
 	}
-	t := c.keepText(ctx, query)
-	if t == nil || len(args) != t.inputs || !keepable(args) {
-		return nil
+	if slot := &ts.seen[h%seenTexts]; *slot != short {
+		*slot = short
+		return nil, false
 	}
-	return t
+	if n := len(ts.list); n == maxTexts {
+		if ts.list[n-1].credit--; ts.list[n-1].credit > 0 {
+			return nil, false
+		}
+	}
+	return nil, true
 }
 
-// keepText prepares a text that came before; nil if it is not to be kept.
-func (c *conn) keepText(ctx context.Context, query string) *text {
+// keepText prepares a text that has just run, so that the schema is at hand and
+// no lock in the way, unless it is not to be kept.
+func (c *conn) keepText(ctx context.Context, query string) {
 	s := query[skipSQLSpace(query, 0):]
 	if !harmlessVerb(s) || s[0]|0x20 == 'v' || strings.IndexByte(query, 0) >= 0 || namesBusyTimeout(textMulti, query) {
-		return nil
+		return
 	}
 	// A comment behind it is a statement of its own to go-sqlite3, which then
 	// returns that one's rows: none.
 	if semi := strings.IndexByte(query, ';'); semi >= 0 && !isBlankSQL(query[semi+1:]) {
-		return nil
+		return
 	}
 	ts := &c.texts
 	if len(ts.list) == maxTexts {
 		last := ts.list[maxTexts-1]
 		if last.busy {
-			return nil
+			return
 		}
 		last.inner.Close()
 		ts.list[maxTexts-1] = nil
@@ -105,17 +117,16 @@ func (c *conn) keepText(ctx context.Context, query string) *text {
 	}
 	prepared, err := c.innerPrepare(ctx, query)
 	if err != nil {
-		return nil // and so it will be by its text
+		return
 	}
 	inner, ok := prepared.(sqliteStmt)
 	handle := capi.OfStmt(prepared)
 	if !ok || !handle.OK() {
 		prepared.Close()
-		return nil
+		return
 	}
-	t := &text{query: query, inner: inner, inputs: inner.NumInput(), columns: handle.Columns() > 0}
-	ts.list = append(ts.list, t)
-	return t
+	ts.hashes[len(ts.list)] = uint32(maphash.String(textSeed, query) >> 32)
+	ts.list = append(ts.list, &text{query: query, credit: textCredit, inner: inner, inputs: inner.NumInput(), columns: handle.Columns() > 0})
 }
 
 // keepable reports whether arguments may stay with a statement: go-sqlite3

@@ -70,7 +70,7 @@ func TestTextsAreKept(t *testing.T) {
 		t.Error("prepared again")
 	}
 	for i := range 10 * maxTexts {
-		for range 2 {
+		for range 3 + textCredit/maxTexts {
 			readText(t, c, fmt.Sprintf("SELECT a + %d FROM t", i))
 		}
 	}
