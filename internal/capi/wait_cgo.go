@@ -45,7 +45,7 @@ static void capi_sleep(int64_t ns) {
 }
 
 // capi_busy sleeps a sixteenth of what was waited already: a short lock is
-// noticed at once, a long one costs little. SQLite's own handler sleeps up to
+// noticed at once, a long one costs a try each 2 ms. SQLite's own sleeps up to
 // 100 ms.
 static int capi_busy(void *p, int count) {
 	capi_wait *w = p;
@@ -56,7 +56,7 @@ static int capi_busy(void *p, int count) {
 	if (left <= 0) return 0;
 	int64_t ns = waited / 16;
 	if (ns < 100000) ns = 100000;
-	if (ns > 5000000) ns = 5000000;
+	if (ns > 2000000) ns = 2000000;
 	if (ns > left) ns = left;
 	capi_sleep(ns);
 	return 1;
