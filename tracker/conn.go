@@ -36,6 +36,7 @@ type Conn struct {
 	lost            atomic.Bool            // a call never came back from SQLite: hands off
 	due             atomic.Pointer[Reason] // recycle at check-in
 	said            string                 // query, for the owner; guarded by the driver's gate
+	first           bool                   // nothing has happened in this lease; guarded by the driver's gate
 
 	mu sync.Mutex // guards the rest, with the word's bits; nothing waits while it is held. See lock and Record
 	// seq numbers the resources of this connection.
@@ -150,7 +151,9 @@ func (c *Conn) CheckOut(exempt string) {
 func (c *Conn) beginLease(exempt string) {
 	c.leased = true
 	c.accesses++
+	c.first = false
 	c.open(&c.lease, "", exempt)
+	c.first = true
 	c.lease.opened = unknown
 }
 
@@ -209,8 +212,7 @@ func (c *Conn) Executing(query string) {
 	c.Record()
 	c.query = query
 	if c.pool.stacks {
-		var scratch callstack.Scratch
-		c.last = callstack.Capture(&scratch)
+		c.last = c.here()
 	}
 	c.Recorded()
 }
@@ -294,10 +296,23 @@ func (c *Conn) open(r *Resource, query, exempt string) {
 	r.query = query
 	r.exempt = exempt
 	if c.pool.stacks {
-		var scratch callstack.Scratch
-		r.stack = callstack.Capture(&scratch)
+		r.stack = c.here()
 		c.last = r.stack
 	}
+}
+
+// here returns the present call stack. The first thing that happens in a lease
+// has the callers that the lease has, if one operation takes the connection and
+// uses it.
+func (c *Conn) here() *callstack.Stack {
+	if c.first {
+		c.first = false
+		if c.lease.stack.InOperation() {
+			return c.lease.stack
+		}
+	}
+	var scratch callstack.Scratch
+	return callstack.Capture(&scratch)
 }
 
 // unknown is the opening time of a lease that nobody has asked for yet.

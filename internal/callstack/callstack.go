@@ -29,6 +29,8 @@ type Stack struct {
 	next    atomic.Pointer[Stack]
 	partial bool
 	calls   sync.Map // function name prefix to bool, see Calls
+	// operation is what InOperation found.
+	operation atomic.Uint32
 }
 
 // PCs returns the program counters for runtime.CallersFrames, innermost call
