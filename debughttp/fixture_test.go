@@ -31,6 +31,15 @@ func (still) Nudge() bool                          { return false }
 func (still) Memory() (int64, bool)                { return 0, false }
 func (still) TxState() tracker.TxState             { return tracker.TxUnknown }
 
+// figured is a connection that writes, with so many bytes of memory.
+type figured struct {
+	still
+	bytes int64
+}
+
+func (f figured) Memory() (int64, bool)  { return f.bytes, true }
+func (figured) TxState() tracker.TxState { return tracker.TxWrite }
+
 // scene is a tracker in a synctest bubble, with pools that only observe.
 type scene struct {
 	*tracker.Tracker
@@ -65,6 +74,26 @@ func (s *scene) open(p *tracker.Pool, leased bool, exempt string) *tracker.Conn 
 	c := p.Open(still{}, leased, exempt)
 	s.conns = append(s.conns, c)
 	return c
+}
+
+// openFile opens a leased connection of a file.
+func (s *scene) openFile(p *tracker.Pool, control tracker.Control, path string) *tracker.Conn {
+	c := p.New(true, "")
+	c.OpenedFile(tracker.File{Path: path})
+	c.Register(control)
+	s.conns = append(s.conns, c)
+	return c
+}
+
+// holdLock and wantLock are where one connection keeps another from writing.
+func holdLock(c *tracker.Conn, query string) {
+	c.Executing(query)
+	c.BeginTx(query, "")
+}
+
+func wantLock(c *tracker.Conn, query string, reason tracker.Reason) {
+	c.Executing(query)
+	c.Blocked(reason)
 }
 
 // forgetRows is where the rows of most tests are opened.

@@ -5,12 +5,15 @@ package debughttp_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mattn/go-sqlite3"
 
 	leakguard "github.com/sqlite-leakguard/sqlite-leakguard"
 	"github.com/sqlite-leakguard/sqlite-leakguard/debughttp"
@@ -29,6 +32,7 @@ func TestRealProgram(t *testing.T) {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	page := body(t, mux, "/debug/leakguard/")
+	inOrder(t, page, `id="blame"`, "debughttp_test.(*shop).forgetSome", "Blocked last", "debughttp_test.(*shop).wait", "debughttp_test.(*shop).forgetSome", "transaction on", "writes", `id="connections"`)
 	wants(t, page, "<strong>3 suspects</strong>", "debughttp_test.(*shop).forgetOrders", "defer rows.Close()")
 	lacks(t, page, "SELECT id", "<script")
 
@@ -55,8 +59,9 @@ func openShop(t *testing.T, tr *tracker.Tracker) *shop {
 	t.Helper()
 	policy := tracker.DefaultPolicy()
 	policy.LeakAfter, policy.CheckInterval = 100*time.Millisecond, 50*time.Millisecond
+	policy.MemoryInterval = 50 * time.Millisecond
 	connector, err := leakguard.NewConnector(leakguard.Config{
-		DSN:     "file:" + filepath.Join(t.TempDir(), "shop.db") + "?_journal_mode=WAL",
+		DSN:     "file:" + filepath.Join(t.TempDir(), "shop.db") + "?_journal_mode=WAL&_busy_timeout=1",
 		Name:    badPool,
 		Mode:    tracker.Observe,
 		Policy:  policy,
@@ -75,6 +80,7 @@ func openShop(t *testing.T, tr *tracker.Tracker) *shop {
 		t.Fatal(err)
 	}
 	s.forgetSome(t)
+	s.wait(t)
 	deadline := time.After(time.Minute)
 	for range 3 {
 		select {
@@ -95,6 +101,18 @@ func (s *shop) forgetSome(t *testing.T) {
 	s.forgetOrders(t)
 	if s.tx, err = s.db.Begin(); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := s.tx.Exec("UPDATE orders SET id = id + 1"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wait is who the forgotten transaction keeps waiting.
+func (s *shop) wait(t *testing.T) {
+	t.Helper()
+	var locked sqlite3.Error
+	if _, err := s.db.Exec("DELETE FROM orders /* " + badQuery + "\n*/"); !errors.As(err, &locked) || locked.Code != sqlite3.ErrBusy {
+		t.Fatalf("a writer beside the forgotten transaction: %v", err)
 	}
 }
 
