@@ -56,6 +56,7 @@ type blocked struct {
 	Time, Reason, Connection, File string
 	Site, Function, Query          string
 	Holders                        []holder
+	More                           int // holders that are not shown
 }
 
 // holder is who was in the way.
@@ -81,7 +82,11 @@ func (s *snapshot) blockedRows() []blocked {
 			Time: clock(e.Time, s.now), Reason: string(e.Reason), Connection: e.ConnectionID, File: e.Blame.File,
 			Site: site.String(), Function: site.Function, Query: e.Blame.Query,
 		}
-		for _, h := range e.Blame.Holders {
+		for i, h := range e.Blame.Holders {
+			if i == maxHolders {
+				row.More = len(e.Blame.Holders) - i
+				break
+			}
 			site := h.Site()
 			one := holder{
 				Kind: h.Kind.String(), Connection: h.ConnectionID, State: txStates[h.State], Age: ageText(h.Age),

@@ -135,6 +135,7 @@ func TestPoolLeak(t *testing.T) {
 				t.Fatal(err)
 			}
 			pools = append(pools, p)
+			pass(time.Second)
 		}
 		h := debughttp.Handler(s.Tracker)
 		pass(time.Minute)
@@ -142,7 +143,7 @@ func TestPoolLeak(t *testing.T) {
 		wants(t, page, "<strong>1 suspect</strong>")
 		html := part(page, "suspects")
 		inOrder(t, html, `<span class="tag bad">pool</span>`, "debughttp/blame_test.go:", "TestPoolLeak",
-			"<b>1m0s</b></dd>", "max_pools: open 2 times", "<dt>pool</dt><dd>shop.db</dd>",
+			"<b>1m3s</b></dd>", "max_pools: open 2 times", "<dt>pool</dt><dd>shop.db</dd>",
 			"It is not undone: a pool may be in use", "share it, or close each")
 		lacks(t, html, "connection<", "idle")
 		wants(t, body(t, h, "/?format=json"), `"kind": "pool"`, `"reason": "max_pools"`)

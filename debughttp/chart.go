@@ -82,7 +82,7 @@ func newChart(title, unit string, width float64, now time.Time, samples []point,
 		c.To = "−" + ageText(ago)
 	}
 	for _, v := range []float64{most, most / 2, 0} {
-		c.Grid = append(c.Grid, gridLine{Y: y(v), TextY: y(v) + 4, Label: number(v) + unit})
+		c.Grid = append(c.Grid, gridLine{Y: y(v), TextY: y(v) + 4, Label: number(v)})
 	}
 	for _, f := range figures {
 		s := series{Name: f.name, Class: f.class}

@@ -83,7 +83,7 @@ func (s *snapshot) memoryView() memory {
 	add(s.stats.WALBytes > 0, "write-ahead logs", bytesText(s.stats.WALBytes)+" on disk")
 	if m.PressureEventsCount > 0 {
 		text := fmt.Sprintf("%s so far", many(int(m.PressureEventsCount), "time"))
-		if at, p := s.lastPressure(); p != nil {
+		if at, p := s.lastPressure(); p != nil && !p.On { // else the banner says it
 			text += fmt.Sprintf(", last at %s: %s", clock(at, s.now), p)
 		}
 		add(true, "short of memory", text)
@@ -108,8 +108,17 @@ func (s *snapshot) pressureText() string {
 	}
 	text := "Memory is short: caches are released and idle connections closed."
 	if at, p := s.lastPressure(); p != nil && p.On {
-		text = fmt.Sprintf("Memory is short since %s. When it began, %.1f %% were used (limit %.0f %%); the guard released %s of caches and closed %s that held %s.",
-			clock(at, s.now), p.UsedPercent, p.Limit, bytesText(p.Released), many(p.Closed, "idle connection"), bytesText(p.ClosedBytes))
+		text = fmt.Sprintf("Memory is short since %s: then %.1f %% were used (limit %.0f %%)", clock(at, s.now), p.UsedPercent, p.Limit)
+		if p.Stall > 0 {
+			text += fmt.Sprintf(", tasks waited for it %.1f %% of the time", p.Stall)
+		}
+		text += "."
+		if p.Released > 0 {
+			text += fmt.Sprintf(" The guard released %s of caches.", bytesText(p.Released))
+		}
+		if p.Closed > 0 {
+			text += fmt.Sprintf(" It closed %s that held %s.", many(p.Closed, "idle connection"), bytesText(p.ClosedBytes))
+		}
 	}
 	return text
 }
@@ -124,7 +133,8 @@ func (s *snapshot) degraded() bool {
 // Old is how old the figure is, if it may be wrong by now.
 type memoryOf struct{ Bytes, Peak, Old string }
 
-// memoryFresh is twice the default memory_interval.
+// memoryFresh is twice the default memory_interval, and the default
+// check_interval.
 const memoryFresh = time.Minute
 
 func memoryOfConnection(r *tracker.Record) memoryOf {
@@ -132,7 +142,8 @@ func memoryOfConnection(r *tracker.Record) memoryOf {
 		return memoryOf{}
 	}
 	m := memoryOf{Bytes: bytesText(r.Memory), Peak: bytesText(r.MemoryPeak)}
-	if r.MemoryAge > memoryFresh && r.Idle < r.MemoryAge { // it has moved since
+	// It has moved since; Idle is short by up to a check_interval.
+	if r.Idle+memoryFresh < r.MemoryAge {
 		m.Old = ageText(r.MemoryAge)
 	}
 	return m

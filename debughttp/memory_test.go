@@ -43,13 +43,13 @@ func TestMemory(t *testing.T) {
 		pass(30 * time.Second)
 		page = body(t, h, "/")
 		inOrder(t, page, `id="verdict"`, `<p class="alarm">Memory is short since `, "91.0 % were used (limit 85 %)", `id="connections"`)
-		inOrder(t, part(page, "memory"), "short of memory", "1 time so far, last at ")
+		inOrder(t, part(page, "memory"), "short of memory", "1 time so far</dd>")
 		wants(t, part(page, "history"), "pressure", "memory pressure: 91.0 % used")
 		used = 20
 		pass(30 * time.Second)
 		page = body(t, h, "/")
 		lacks(t, page, `class="alarm"`)
-		wants(t, part(page, "memory"), "memory pressure is over: 20.0 % used")
+		wants(t, part(page, "memory"), "1 time so far, last at ", "memory pressure is over: 20.0 % used")
 		wants(t, body(t, h, "/?format=json"), `"memory_bytes": 5242880`, `"memory_history": [`, `"system_percent": 61.25`, `"pressure": {`, `"name": "psi"`)
 
 		got, err := profile.ParseData([]byte(body(t, h, "/pprof")))

@@ -12,10 +12,12 @@ import (
 
 // How much of each list the page shows; the JSON has all.
 const (
-	maxSites  = 50
-	maxRows   = 100
-	maxBlame  = 10
-	openStack = 2 // suspects whose stacks are unfolded
+	maxSites   = 50
+	maxRows    = 100
+	maxBlame   = 10
+	maxBlocked = 5
+	maxHolders = 3
+	openStack  = 2 // suspects whose stacks are unfolded
 )
 
 // page is what the template shows, most important first.
@@ -86,8 +88,7 @@ type connection struct {
 	Lease              string // age of the lease
 	Bar                int    // of the lease, in percent of the longest
 	Idle, Age          string
-	Tx                 string
-	Rows, Statements   int
+	Holds              []string // "transaction 3m", "2 rows"
 	Leases             int64
 	Site, Function     string
 	Query, Exempt, Why string
@@ -138,7 +139,7 @@ func (s *snapshot) page(refresh int) *page {
 	p.Notes = s.notes()
 	p.Suspects, p.MoreSites = s.suspectCards()
 	p.Blamed = topOf("Who kept others waiting", s.blamedRows(), maxBlame)
-	p.Blocked = topOf("Blocked last", s.blockedRows(), maxBlame)
+	p.Blocked = topOf("Blocked last", s.blockedRows(), maxBlocked)
 	p.Memory = s.memoryView()
 	leased, idle := s.connections()
 	p.HasMemory = slices.ContainsFunc(slices.Concat(leased, idle), func(c connection) bool { return c.Memory.Bytes != "" })
@@ -345,15 +346,20 @@ func (s *snapshot) connections() (leased, idle []connection) {
 		r := &s.records[i]
 		c := connection{
 			ID: r.ConnectionID, Pool: r.Pool, State: r.State(), Suspect: r.Suspect,
-			Idle: ageText(r.Idle), Age: ageText(r.Age), Rows: r.OpenRows, Statements: r.OpenStatements,
-			Leases: r.Accesses, Query: r.Query, Exempt: r.Exempt, Why: r.Kept,
+			Idle: ageText(r.Idle), Age: ageText(r.Age), Leases: r.Accesses, Query: r.Query, Exempt: r.Exempt, Why: r.Kept,
 			Reaped: r.Reaped, Memory: memoryOfConnection(r),
 		}
 		if h, ok := leases[r.ConnectionID]; ok {
 			c.Lease, c.Bar = ageText(h.Age), percent(h.Age, longest)
 		}
 		if r.TransactionLevel > 0 {
-			c.Tx = ageText(r.TxAge)
+			c.Holds = append(c.Holds, "transaction "+ageText(r.TxAge))
+		}
+		if r.OpenRows > 0 {
+			c.Holds = append(c.Holds, many(r.OpenRows, "result set"))
+		}
+		if r.OpenStatements > 0 {
+			c.Holds = append(c.Holds, many(r.OpenStatements, "statement"))
 		}
 		if len(r.Stack) > 0 {
 			site := r.Stack.Site()
@@ -451,9 +457,10 @@ func clock(t, now time.Time) string {
 func (s *snapshot) eventRows() []event {
 	var out []event
 	for _, e := range slices.Backward(s.events) {
-		row := event{Time: clock(e.Time, s.now), Type: e.Type.String(), Pool: e.Pool, Connection: cmp.Or(e.ConnectionID, e.Pool), Reason: string(e.Reason)}
+		row := event{Time: clock(e.Time, s.now), Type: e.Type.String(), Pool: e.Pool, Connection: e.ConnectionID, Reason: string(e.Reason)}
 		switch {
 		case e.Leak != nil:
+			row.Connection = cmp.Or(e.ConnectionID, e.Pool)
 			row.Site = e.Leak.Kind.String() + " of " + e.Leak.Site().String()
 		case e.Blame != nil:
 			row.Site = e.Blame.Site().String()

@@ -1,6 +1,7 @@
 package debughttp
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -99,8 +100,8 @@ func TestNotes(t *testing.T) {
 		t.Errorf("the first note is %+v", notes[0])
 	}
 	s.now = noon
-	s.events = []tracker.Event{{Type: tracker.EventPressure, Time: noon, Pressure: &tracker.Pressure{On: true, UsedPercent: 91, Limit: 85, Released: 3 << 20, Closed: 1, ClosedBytes: 2048}}}
-	if got, want := s.notes()[0].Text, "Memory is short since 12:00:00. When it began, 91.0 % were used (limit 85 %); the guard released 3.0 MiB of caches and closed 1 idle connection that held 2.0 KiB."; got != want {
+	s.events = []tracker.Event{{Type: tracker.EventPressure, Time: noon, Pressure: &tracker.Pressure{On: true, UsedPercent: 91, Stall: 12.5, Limit: 85, Released: 3 << 20, Closed: 1, ClosedBytes: 2048}}}
+	if got, want := s.notes()[0].Text, "Memory is short since 12:00:00: then 91.0 % were used (limit 85 %), tasks waited for it 12.5 % of the time. The guard released 3.0 MiB of caches. It closed 1 idle connection that held 2.0 KiB."; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
@@ -138,6 +139,7 @@ func TestMemoryAge(t *testing.T) {
 	}{
 		{tracker.Record{}, memoryOf{}},
 		{tracker.Record{Memory: 2048, MemoryPeak: 3 << 20, MemoryAge: 20 * time.Second}, memoryOf{"2.0 KiB", "3.0 MiB", ""}},
+		{tracker.Record{Memory: 1, MemoryPeak: 1, MemoryAge: 2 * time.Minute, Idle: 2*time.Minute - time.Millisecond}, memoryOf{"1 B", "1 B", ""}},
 		{tracker.Record{MemoryPeak: 1024, MemoryAge: 2 * time.Minute, Idle: time.Second}, memoryOf{"0 B", "1.0 KiB", "2m0s"}},
 		{tracker.Record{Memory: 1, MemoryPeak: 1, MemoryAge: 2 * time.Minute, Idle: time.Hour}, memoryOf{"1 B", "1 B", ""}},
 	} {
@@ -157,5 +159,30 @@ func TestBlamedByLine(t *testing.T) {
 	got := s.blamedRows()
 	if len(got) != 2 || got[0].Kind != "transaction" || got[0].Count != 4 || got[0].Last != "12:00:01" || got[0].Query != "new" || got[1].Count != 3 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// A case with many holders names the most likely ones.
+func TestManyHolders(t *testing.T) {
+	s := &snapshot{now: noon, events: []tracker.Event{{Type: tracker.EventBlocked, Reason: tracker.ReasonLocked, Blame: &tracker.Blame{Holders: []tracker.Holder{
+		{Held: tracker.Held{Kind: tracker.KindRows}, State: tracker.TxRead, Own: true},
+		{Held: tracker.Held{Kind: tracker.KindConnection, Busy: true}},
+		{State: tracker.TxUnknown}, {}, {},
+	}}}}}
+	rows := s.blockedRows()
+	if len(rows) != 1 || len(rows[0].Holders) != 3 || rows[0].More != 2 {
+		t.Fatalf("%+v", rows)
+	}
+	if h := rows[0].Holders; !h[0].Own || h[0].State != "reads" || h[0].Write || h[1].State != "running" || h[2].State != "state unknown" {
+		t.Errorf("%+v", h)
+	}
+	var b bytes.Buffer
+	if err := s.page(0).write(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"its own rows", "and 2 more", ">locked<"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is missing in:\n%s", want, &b)
+		}
 	}
 }
