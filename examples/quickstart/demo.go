@@ -76,7 +76,12 @@ func demonstrate(out io.Writer, dsn string) error {
 	}
 	defer probe.Close()
 	fmt.Fprintf(out, "\nMeanwhile:\n")
-	inspectLocks(ctx, out, probe)
+	since := time.Now()
+	locked, _ := inspectLocks(ctx, out, probe)
+	var blamed error
+	if locked != nil { // else the guard was faster
+		blamed = printBlame(out, since, plants)
+	}
 
 	w.until(plants)
 	fmt.Fprintf(out, "\nThe guard:\n\n")
@@ -98,7 +103,35 @@ func demonstrate(out io.Writer, dsn string) error {
 	if _, err := tracker.Default().WriteTo(out); err != nil {
 		return err
 	}
+	if blamed != nil {
+		return blamed
+	}
 	return verdict(out, w, plants, commit, writes, resets)
+}
+
+// printBlame says who kept the writer waiting, which must be the forgotten
+// transaction: it holds the write lock, the forgotten rows and the BEGIN by SQL
+// text do not. A program that wants to be told subscribes to
+// tracker.EventBlocked; here the history will do.
+func printBlame(out io.Writer, since time.Time, plants []plant) error {
+	var blame *tracker.Blame
+	for _, e := range tracker.Default().History() {
+		if e.Type == tracker.EventBlocked && !e.Time.Before(since) {
+			blame = e.Blame
+		}
+	}
+	if blame == nil || len(blame.Holders) == 0 {
+		return errors.New("the database was locked, and the guard did not say by whom")
+	}
+	h := blame.Holders[0]
+	fmt.Fprintf(out, "  who locked it       %s: %s on %s (%s lock, open for %v)\n",
+		h.Site(), h.Kind, h.ConnectionID, h.State, h.Age.Round(time.Millisecond))
+	for _, p := range plants {
+		if p.what == "forgetTx" && (h.Kind != p.kind || h.Site().String() != p.site.String()) {
+			return fmt.Errorf("%v, planted at %v, locked the database, but the guard blamed the %s of %v", p, p.site, h.Kind, h.Site())
+		}
+	}
+	return nil
 }
 
 // verdict is the exit code in words.
