@@ -99,8 +99,16 @@ func wantLock(c *tracker.Conn, query string, reason tracker.Reason) {
 // forgetRows is where the rows of most tests are opened.
 func forgetRows(c *tracker.Conn, query, exempt string) *tracker.Resource {
 	r := new(tracker.Resource)
+	c.Record()
 	c.OpenRows(r, query, exempt)
+	c.Recorded()
 	return r
+}
+
+func closeRows(c *tracker.Conn, r *tracker.Resource) {
+	c.Record()
+	c.CloseResource(r)
+	c.Recorded()
 }
 
 // pass lets time pass in the bubble.

@@ -160,7 +160,7 @@ func TestConcurrentRequests(t *testing.T) {
 			defer func() { done <- struct{}{} }()
 			for i := range 20 {
 				c := p.Open(nil, true, "")
-				c.OpenRows(new(tracker.Resource), "SELECT 1", "")
+				forgetRows(c, "SELECT 1", "")
 				get(t, h, []string{"/", "/?format=json", "/pprof"}[i%3])
 				c.Close()
 			}

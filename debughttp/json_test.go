@@ -33,7 +33,7 @@ func TestJSON(t *testing.T) {
 		rows := forgetRows(c, "SELECT 1", "on purpose")
 		c.BeginTx("BEGIN", "")
 		pass(6 * time.Minute)
-		c.CloseResource(rows)
+		closeRows(c, rows)
 		forgetRows(c, "SELECT 2", "on purpose")
 		var d map[string]any
 		if err := json.Unmarshal([]byte(body(t, debughttp.Handler(s.Tracker, debughttp.ShowSQL()), "/?format=json")), &d); err != nil {

@@ -1,6 +1,7 @@
 package debughttp_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,10 +15,11 @@ import (
 // with the sources; a shortage is a banner.
 func TestMemory(t *testing.T) {
 	inBubble(t, func(s *scene) {
-		used := 61.25
+		var used atomic.Value
+		used.Store(61.25)
 		s.SetMemorySource(func() tracker.Memory {
 			return tracker.Memory{
-				Total: 100 << 20, Used: 61 << 20, UsedPercent: used, LimitedBy: "cgroup", ProcessRSS: 40 << 20, SQLite: 6 << 20,
+				Total: 100 << 20, Used: 61 << 20, UsedPercent: used.Load().(float64), LimitedBy: "cgroup", ProcessRSS: 40 << 20, SQLite: 6 << 20,
 				Sources: []tracker.MemorySource{{Name: "cgroup <2>", State: "ok"}, {Name: "psi", State: `no <b>file</b>`}},
 			}
 		})
@@ -39,13 +41,13 @@ func TestMemory(t *testing.T) {
 			"<details><summary>sources (1 of 2 can be read)", "cgroup &lt;2&gt;", "ok", "psi", "no &lt;b&gt;file&lt;/b&gt;")
 		lacks(t, page, `class="alarm"`, `class="note"`, "short of memory")
 
-		used = 91
+		used.Store(91.0)
 		pass(30 * time.Second)
 		page = body(t, h, "/")
 		inOrder(t, page, `id="verdict"`, `<p class="alarm">Memory is short since `, "91.0 % were used (limit 85 %)", `id="connections"`)
 		inOrder(t, part(page, "memory"), "short of memory", "1 time so far</dd>")
 		wants(t, part(page, "history"), "pressure", "memory pressure: 91.0 % used")
-		used = 20
+		used.Store(20.0)
 		pass(30 * time.Second)
 		page = body(t, h, "/")
 		lacks(t, page, `class="alarm"`)

@@ -78,7 +78,7 @@ func TestLeaksThatAreOver(t *testing.T) {
 		other := s.open(p, true, "")
 		late := forgetRows(other, "SELECT late", "")
 		pass(6 * time.Minute)
-		other.CloseResource(late)
+		closeRows(other, late)
 		c.Close()
 		other.Close()
 		for range 1000 {

@@ -338,8 +338,16 @@ func TestFileChangedWhileRead(t *testing.T) {
 }
 
 func TestWrongBlame(t *testing.T) {
-	var out bytes.Buffer
-	if err := printBlame(&out, time.Now().Add(time.Hour), nil); err == nil || !strings.Contains(err.Error(), "did not say by whom") {
-		t.Errorf("without a blame: %v", err)
+	tx := plant{what: "forgetTx", kind: tracker.KindTransaction, site: tracker.Frame{Function: "f", File: "x/y.go", Line: 1}}
+	other := &tracker.Blame{Holders: []tracker.Holder{{Held: tracker.Held{Kind: tracker.KindTransaction}}}}
+	for want, blame := range map[string]*tracker.Blame{
+		"did not say by whom":         lastBlame(time.Now().Add(time.Hour)),
+		"the guard did not say":       {},
+		"planted at x/y.go:1, locked": other,
+	} {
+		var out bytes.Buffer
+		if err := printBlame(&out, blame, []plant{tx}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
 	}
 }
