@@ -5,15 +5,12 @@ package debughttp_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/mattn/go-sqlite3"
 
 	leakguard "github.com/sqlite-leakguard/sqlite-leakguard"
 	"github.com/sqlite-leakguard/sqlite-leakguard/debughttp"
@@ -110,8 +107,7 @@ func (s *shop) forgetSome(t *testing.T) {
 // wait is who the forgotten transaction keeps waiting.
 func (s *shop) wait(t *testing.T) {
 	t.Helper()
-	var locked sqlite3.Error
-	if _, err := s.db.Exec("DELETE FROM orders /* " + badQuery + "\n*/"); !errors.As(err, &locked) || locked.Code != sqlite3.ErrBusy {
+	if _, err := s.db.Exec("DELETE FROM orders /* " + badQuery + "\n*/"); err == nil || err.Error() != "database is locked" {
 		t.Fatalf("a writer beside the forgotten transaction: %v", err)
 	}
 }
@@ -137,4 +133,34 @@ func (s *shop) close() {
 		s.conn.Close()
 	}
 	s.db.Close()
+}
+
+// A reader that keeps the write-ahead log from being reset is shown with its
+// size, and so is the size of the logs.
+func TestWALPin(t *testing.T) {
+	tr := tracker.New(tracker.Options{})
+	policy := tracker.DefaultPolicy()
+	policy.WALLimit, policy.CheckInterval = 1, 50*time.Millisecond
+	connector, err := leakguard.NewConnector(leakguard.Config{
+		DSN: "file:" + filepath.Join(t.TempDir(), "shop.db") + "?_journal_mode=WAL", Name: "shop.db", Policy: policy, Tracker: tr, Logger: quiet,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(chan tracker.Leak, 16)
+	defer tr.OnLeak(func(l tracker.Leak) { found <- l })()
+	s := &shop{db: sql.OpenDB(connector)}
+	defer s.close()
+	if _, err := s.db.Exec("CREATE TABLE orders(id); INSERT INTO orders VALUES(1), (2)"); err != nil {
+		t.Fatal(err)
+	}
+	s.forgetOrders(t)
+	select {
+	case <-found:
+	case <-time.After(time.Minute):
+		t.Fatal("no leak was found within a minute")
+	}
+	page := body(t, debughttp.Handler(tr), "/")
+	inOrder(t, page, "<strong>1 suspect</strong>", "Write-ahead logs: ", "forgetOrders", "wal_limit 1 B: keeps a write-ahead log of ", "KiB", "It is reported only")
+	wants(t, body(t, debughttp.Handler(tr), "/?format=json"), `"reason": "wal_limit"`, `"limit_bytes": 1`, `"wal_bytes": `)
 }
