@@ -15,8 +15,8 @@
 //     SQLite holds for connections, by who leased them); labels are kind, pool
 //     and, of a suspect, the limit that it broke.
 //
-// The page names files and functions of the program, pools and the reasons
-// given to Exempt. SQL texts, which may hold data of users, are left out unless
+// The page names files and functions of the program, database files, pools,
+// traces and the reasons given to Exempt. SQL texts, which may hold data of users, are left out unless
 // [ShowSQL] is given. Put it where only operators reach it, as with
 // net/http/pprof.
 //
