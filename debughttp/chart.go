@@ -3,6 +3,7 @@ package debughttp
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -26,6 +27,7 @@ type chart struct {
 	// one sample only.
 	From, To                   string
 	Width, Height              float64
+	Wide                       bool // it has the whole line
 	Left, Right, TextX, TextY2 float64
 }
 
@@ -45,12 +47,12 @@ type gridLine struct {
 // figure is what a series shows of each sample.
 type figure struct {
 	name, class string
-	of          func(*sample) float64
+	of          func(*point) float64
 	area        bool
 }
 
-// newChart draws figures of at least one sample.
-func newChart(title, unit string, width float64, samples []sample, figures ...figure) chart {
+// newChart draws figures of at least one point in time.
+func newChart(title, unit string, width float64, now time.Time, samples []point, figures ...figure) chart {
 	most := 0.0
 	for i := range samples {
 		for _, f := range figures {
@@ -70,14 +72,17 @@ func newChart(title, unit string, width float64, samples []sample, figures ...fi
 		return chartHeight - chartBottom - (chartHeight-chartTop-chartBottom)*v/most
 	}
 	c := chart{
-		Title: title, Width: width, Height: chartHeight, To: "now",
+		Title: title, Width: width, Height: chartHeight, To: "now", Wide: width > chartWidth,
 		Left: chartLeft, Right: width - chartRight, TextX: chartLeft - 6, TextY2: chartHeight - 5,
 	}
 	if span > 0 {
-		c.From = "−" + ageText(span.Round(time.Second))
+		c.From = "−" + ageText(now.Sub(first).Round(time.Second))
+	}
+	if ago := now.Sub(last).Round(time.Second); ago > 0 {
+		c.To = "−" + ageText(ago)
 	}
 	for _, v := range []float64{most, most / 2, 0} {
-		c.Grid = append(c.Grid, gridLine{Y: y(v), TextY: y(v) + 4, Label: number(v) + unit})
+		c.Grid = append(c.Grid, gridLine{Y: y(v), TextY: y(v) + 4, Label: number(v)})
 	}
 	for _, f := range figures {
 		s := series{Name: f.name, Class: f.class}
@@ -121,29 +126,55 @@ func number(v float64) string {
 	return fmt.Sprintf("%.1f", v)
 }
 
-// charts draws what there are figures of.
+// charts draws what there are figures of; one moment alone is no drawing.
 func (s *snapshot) charts() []chart {
-	process, system := false, false
-	for i := range s.samples {
-		process = process || s.samples[i].ProcessMB > 0
-		system = system || s.samples[i].SystemPercent > 0
+	points := s.points()
+	past := points[:len(points)-1] // the memory of now is not known
+	known := func(of func(*point) float64) bool {
+		return len(past) > 1 && slices.ContainsFunc(past, func(p point) bool { return of(&p) > 0 })
 	}
-	width := float64(chartWidth)
-	if !process && !system {
-		width *= 2 // it has the line for itself
+	process := func(p *point) float64 { return float64(p.ProcessRSS) / (1 << 20) }
+	system := func(p *point) float64 { return p.SystemPercent }
+	sqlite := func(p *point) float64 { return float64(p.SQLite) / (1 << 20) }
+	connections := func(p *point) float64 { return float64(p.Connections) / (1 << 20) }
+
+	type plan struct {
+		title, unit string
+		points      []point
+		figures     []figure
 	}
-	out := []chart{newChart("Connections", "", width, s.samples,
-		figure{"open", "c-open", func(s *sample) float64 { return float64(s.Connections) }, false},
-		figure{"leased", "c-leased", func(s *sample) float64 { return float64(s.Leased) }, true},
-		figure{"suspects", "c-suspects", func(s *sample) float64 { return float64(s.Suspects) }, false},
-	)}
-	if process {
-		out = append(out, newChart("Memory of this process", " MB", width, s.samples,
-			figure{"process", "c-leased", func(s *sample) float64 { return s.ProcessMB }, true}))
+	var plans []plan
+	if len(points) > 1 {
+		plans = append(plans, plan{"Connections", "", points, []figure{
+			{"open", "c-open", func(p *point) float64 { return float64(p.Open) }, false},
+			{"leased", "c-leased", func(p *point) float64 { return float64(p.Leased) }, true},
+			{"suspects", "c-suspects", func(p *point) float64 { return float64(p.Suspects) }, false},
+		}})
 	}
-	if system {
-		out = append(out, newChart("Memory of the system", " %", width, s.samples,
-			figure{"used", "c-open", func(s *sample) float64 { return s.SystemPercent }, true}))
+	if known(sqlite) || known(connections) {
+		figures := []figure{{"connections", "c-leased", connections, true}}
+		if known(sqlite) {
+			figures = append(figures, figure{"all", "c-open", sqlite, false})
+		}
+		plans = append(plans, plan{"Memory of SQLite", " MiB", past, figures})
+	}
+	if known(process) {
+		plans = append(plans, plan{"Memory of this process", " MiB", past, []figure{{"resident", "c-leased", process, true}}})
+	}
+	if known(system) {
+		title := "Memory of the system"
+		if s.stats.MemoryMonitoring.LimitedBy == "cgroup" {
+			title = "Memory of the container"
+		}
+		plans = append(plans, plan{title, " %", past, []figure{{"used", "c-open", system, true}}})
+	}
+	out := make([]chart, 0, len(plans))
+	for i, p := range plans {
+		width := float64(chartWidth)
+		if i == len(plans)-1 && i%2 == 0 {
+			width *= 2 // it has the line for itself
+		}
+		out = append(out, newChart(p.title, p.unit, width, s.now, p.points, p.figures...))
 	}
 	return out
 }

@@ -11,14 +11,16 @@
 //   - ?format=json: the same as JSON. Durations are in seconds.
 //   - pprof: everything open as a profile by the call stack that opened it, for
 //     go tool pprof -top http://localhost:6060/debug/leakguard/pprof. Sample
-//     types are count and age (the default, in seconds, added up); labels are
-//     kind, pool and, of a suspect, the limit that it broke.
+//     types are count, age (the default, in seconds, added up) and memory (what
+//     SQLite holds for connections, by who leased them); labels are kind, pool
+//     and, of a suspect, the limit that it broke.
 //
-// The page names files and functions of the program, pools and the reasons
-// given to Exempt. SQL texts, which may hold data of users, are left out unless
+// The page names files and functions of the program, database files, pools,
+// traces and the reasons given to Exempt. SQL texts, which may hold data of users, are left out unless
 // [ShowSQL] is given. Put it where only operators reach it, as with
 // net/http/pprof.
 //
-// Nothing runs in the background. The figures over time are those of requests,
-// at most one a second and 360 in all.
+// Nothing runs in the background. The figures over time are those of the
+// tracker's memory monitor, one each memory_interval: they reach back before the
+// page was opened, and a pool in mode basic has none.
 package debughttp

@@ -31,6 +31,15 @@ func (still) Nudge() bool                          { return false }
 func (still) Memory() (int64, bool)                { return 0, false }
 func (still) TxState() tracker.TxState             { return tracker.TxUnknown }
 
+// figured is a connection that writes, with so many bytes of memory.
+type figured struct {
+	still
+	bytes int64
+}
+
+func (f figured) Memory() (int64, bool)  { return f.bytes, true }
+func (figured) TxState() tracker.TxState { return tracker.TxWrite }
+
 // scene is a tracker in a synctest bubble, with pools that only observe.
 type scene struct {
 	*tracker.Tracker
@@ -67,11 +76,39 @@ func (s *scene) open(p *tracker.Pool, leased bool, exempt string) *tracker.Conn 
 	return c
 }
 
+// openFile opens a leased connection of a file.
+func (s *scene) openFile(p *tracker.Pool, control tracker.Control, path string) *tracker.Conn {
+	c := p.New(true, "")
+	c.OpenedFile(tracker.File{Path: path})
+	c.Register(control)
+	s.conns = append(s.conns, c)
+	return c
+}
+
+// holdLock and wantLock are where one connection keeps another from writing.
+func holdLock(c *tracker.Conn, query string) {
+	c.Executing(query)
+	c.BeginTx(query, "")
+}
+
+func wantLock(c *tracker.Conn, query string, reason tracker.Reason) {
+	c.Executing(query)
+	c.Blocked(reason)
+}
+
 // forgetRows is where the rows of most tests are opened.
 func forgetRows(c *tracker.Conn, query, exempt string) *tracker.Resource {
 	r := new(tracker.Resource)
+	c.Record()
 	c.OpenRows(r, query, exempt)
+	c.Recorded()
 	return r
+}
+
+func closeRows(c *tracker.Conn, r *tracker.Resource) {
+	c.Record()
+	c.CloseResource(r)
+	c.Recorded()
 }
 
 // pass lets time pass in the bubble.

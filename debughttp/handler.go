@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
@@ -28,7 +27,7 @@ func Handler(t *tracker.Tracker, opts ...Option) http.Handler {
 	if t == nil {
 		t = tracker.Default()
 	}
-	h := &handler{tracker: t, title: "SQLite leak guard", now: time.Now}
+	h := &handler{tracker: t, title: "SQLite leak guard"}
 	for _, o := range opts {
 		o(h)
 	}
@@ -39,8 +38,6 @@ type handler struct {
 	tracker *tracker.Tracker
 	title   string
 	showSQL bool
-	now     func() time.Time // time.Now but in tests
-	samples samples
 }
 
 // How often the page loads itself again, in seconds.

@@ -7,9 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/debughttp"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
@@ -162,7 +160,7 @@ func TestConcurrentRequests(t *testing.T) {
 			defer func() { done <- struct{}{} }()
 			for i := range 20 {
 				c := p.Open(nil, true, "")
-				c.OpenRows(new(tracker.Resource), "SELECT 1", "")
+				forgetRows(c, "SELECT 1", "")
 				get(t, h, []string{"/", "/?format=json", "/pprof"}[i%3])
 				c.Close()
 			}
@@ -189,33 +187,4 @@ func TestDefaultTracker(t *testing.T) {
 func TestTitle(t *testing.T) {
 	page := body(t, debughttp.Handler(tracker.New(tracker.Options{}), debughttp.Title("shop <1>")), "/")
 	wants(t, page, "<h1>shop &lt;1&gt;</h1>", "<title>nothing forgotten · shop &lt;1&gt;</title>")
-}
-
-// Figures are kept at most once a second and within bounds.
-func TestSamples(t *testing.T) {
-	tr := tracker.New(tracker.Options{})
-	h := debughttp.Handler(tr)
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	debughttp.SetClock(h, func() time.Time { return now })
-	count := func() int { return strings.Count(body(t, h, "/?format=json"), `"leased":`) }
-	for _, c := range []struct {
-		later time.Duration
-		want  int
-	}{{0, 1}, {0, 1}, {999 * time.Millisecond, 1}, {time.Millisecond, 2}, {time.Hour, 3}} {
-		now = now.Add(c.later)
-		if got := count(); got != c.want {
-			t.Errorf("%v later: %d samples, want %d", c.later, got, c.want)
-		}
-	}
-	for range 500 {
-		now = now.Add(time.Second)
-		get(t, h, "/")
-	}
-	if got := count(); got != 360 {
-		t.Errorf("%d samples, want 360", got)
-	}
-	first := regexp.MustCompile(`(?s)"samples": \[\s*\{\s*"time": "([^"]+)"`).FindStringSubmatch(body(t, h, "/?format=json"))
-	if want := now.Add(-359 * time.Second).Format(time.RFC3339); first == nil || first[1] != want {
-		t.Errorf("the oldest sample is of %q, want %s", first, want)
-	}
 }

@@ -10,15 +10,18 @@ import (
 
 // document is the page as JSON. Durations are in seconds, as in Stats.
 type document struct {
-	Time     time.Time     `json:"time"`
-	Verdict  string        `json:"verdict"`
-	ShowsSQL bool          `json:"shows_sql"`
-	Suspects []leakJSON    `json:"suspects"`
-	Held     []heldJSON    `json:"held"`
-	Leaks    []eventJSON   `json:"leaks"`
-	History  []eventJSON   `json:"history"`
-	Samples  []sample      `json:"samples"`
-	Stats    tracker.Stats `json:"stats"`
+	Time     time.Time   `json:"time"`
+	Verdict  string      `json:"verdict"`
+	ShowsSQL bool        `json:"shows_sql"`
+	Suspects []leakJSON  `json:"suspects"`
+	Held     []heldJSON  `json:"held"`
+	Leaks    []eventJSON `json:"leaks"`
+	History  []eventJSON `json:"history"`
+	// Blamed is who kept others waiting, the most frequent first; the events of
+	// type blocked in History have the single cases.
+	Blamed        []blamedJSON          `json:"blamed"`
+	MemoryHistory []tracker.MemoryPoint `json:"memory_history"`
+	Stats         tracker.Stats         `json:"stats"`
 }
 
 type frameJSON struct {
@@ -40,6 +43,7 @@ type heldJSON struct {
 	Site         string       `json:"site"`
 	Query        string       `json:"query,omitempty"`
 	Exempt       string       `json:"exempt,omitempty"`
+	Trace        string       `json:"trace,omitempty"`
 	// Suspect is the id of the open leak, 0 if it is none.
 	Suspect uint64      `json:"suspect,omitempty"`
 	Stack   []frameJSON `json:"stack"`
@@ -57,8 +61,12 @@ type leakJSON struct {
 	Idle         float64        `json:"idle"`
 	Limit        float64        `json:"limit,omitempty"`
 	Count        int64          `json:"count,omitempty"`
+	Bytes        int64          `json:"bytes,omitempty"`
+	LimitBytes   int64          `json:"limit_bytes,omitempty"`
 	Level        int            `json:"level,omitempty"`
 	Site         string         `json:"site"`
+	LastSite     string         `json:"last_site,omitempty"`
+	Trace        string         `json:"trace,omitempty"`
 	Query        string         `json:"query,omitempty"`
 	Exempt       string         `json:"exempt,omitempty"`
 	Kept         string         `json:"kept,omitempty"`
@@ -72,6 +80,34 @@ type eventJSON struct {
 	ConnectionID string            `json:"connection_id"`
 	Reason       tracker.Reason    `json:"reason,omitempty"`
 	Leak         *leakJSON         `json:"leak,omitempty"`
+	Blame        *blameJSON        `json:"blame,omitempty"`
+	Pressure     *tracker.Pressure `json:"pressure,omitempty"`
+	Duration     float64           `json:"duration,omitempty"`
+}
+
+type blamedJSON struct {
+	Kind  tracker.Kind `json:"kind"`
+	Count uint64       `json:"count"`
+	Last  time.Time    `json:"last"`
+	Site  string       `json:"site"`
+	Query string       `json:"query,omitempty"`
+	Stack []frameJSON  `json:"stack"`
+}
+
+type blameJSON struct {
+	File  string      `json:"file,omitempty"`
+	Site  string      `json:"site"`
+	Query string      `json:"query,omitempty"`
+	Stack []frameJSON `json:"stack"`
+	// Holders is empty if another process is in the way, or whoever was had let
+	// go.
+	Holders []holderJSON `json:"holders"`
+}
+
+type holderJSON struct {
+	heldJSON
+	State tracker.TxState `json:"state"`
+	Own   bool            `json:"own,omitempty"`
 }
 
 func (s *snapshot) writeJSON(b *bytes.Buffer) error {
@@ -83,8 +119,12 @@ func (s *snapshot) writeJSON(b *bytes.Buffer) error {
 		Held:     make([]heldJSON, 0, len(s.held)),
 		Leaks:    eventsJSON(s.leaks),
 		History:  eventsJSON(s.events),
-		Samples:  s.samples,
+		Blamed:   make([]blamedJSON, 0, len(s.blamed)),
 		Stats:    s.stats,
+	}
+	d.MemoryHistory = append([]tracker.MemoryPoint{}, s.memory...)
+	for _, n := range s.blamed {
+		d.Blamed = append(d.Blamed, blamedJSON{n.Kind, n.Count, n.Last, n.Site().String(), n.Query, framesOf(n.Stack)})
 	}
 	for i := range s.suspects {
 		d.Suspects = append(d.Suspects, *leakOf(&s.suspects[i]))
@@ -111,6 +151,7 @@ func heldOf(h *tracker.Held) heldJSON {
 		Site:         h.Site().String(),
 		Query:        h.Query,
 		Exempt:       h.Exempt,
+		Trace:        h.Trace.String(),
 		Stack:        framesOf(h.Stack),
 	}
 	if h.Suspect != nil {
@@ -123,7 +164,7 @@ func leakOf(l *tracker.Leak) *leakJSON {
 	if l == nil {
 		return nil
 	}
-	return &leakJSON{
+	out := &leakJSON{
 		ID:           l.ID,
 		Kind:         l.Kind,
 		Reason:       l.Reason,
@@ -135,13 +176,20 @@ func leakOf(l *tracker.Leak) *leakJSON {
 		Idle:         l.Idle.Seconds(),
 		Limit:        l.Limit.Seconds(),
 		Count:        l.Count,
+		Bytes:        l.Bytes,
+		LimitBytes:   l.LimitBytes,
 		Level:        l.Level,
 		Site:         l.Site().String(),
 		Query:        l.Query,
 		Exempt:       l.Exempt,
 		Kept:         l.Kept,
+		Trace:        l.Trace.String(),
 		Stack:        framesOf(l.Stack),
 	}
+	if len(l.Last) > 0 {
+		out.LastSite = l.LastSite().String()
+	}
+	return out
 }
 
 func framesOf(s tracker.Stack) []frameJSON {
@@ -155,7 +203,25 @@ func framesOf(s tracker.Stack) []frameJSON {
 func eventsJSON(events []tracker.Event) []eventJSON {
 	out := make([]eventJSON, 0, len(events))
 	for _, e := range events {
-		out = append(out, eventJSON{e.Type, e.Time, e.Pool, e.ConnectionID, e.Reason, leakOf(e.Leak)})
+		out = append(out, eventJSON{
+			Type: e.Type, Time: e.Time, Pool: e.Pool, ConnectionID: e.ConnectionID, Reason: e.Reason,
+			Leak: leakOf(e.Leak), Blame: blameJSONOf(e.Blame), Pressure: e.Pressure, Duration: e.Duration.Seconds(),
+		})
+	}
+	return out
+}
+
+func blameJSONOf(b *tracker.Blame) *blameJSON {
+	if b == nil {
+		return nil
+	}
+	out := &blameJSON{
+		File: b.File, Site: b.Site().String(), Query: b.Query, Stack: framesOf(b.Stack),
+		Holders: make([]holderJSON, 0, len(b.Holders)),
+	}
+	for i := range b.Holders {
+		h := &b.Holders[i]
+		out.Holders = append(out.Holders, holderJSON{heldOf(&h.Held), h.State, h.Own})
 	}
 	return out
 }

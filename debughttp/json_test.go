@@ -33,7 +33,7 @@ func TestJSON(t *testing.T) {
 		rows := forgetRows(c, "SELECT 1", "on purpose")
 		c.BeginTx("BEGIN", "")
 		pass(6 * time.Minute)
-		c.CloseResource(rows)
+		closeRows(c, rows)
 		forgetRows(c, "SELECT 2", "on purpose")
 		var d map[string]any
 		if err := json.Unmarshal([]byte(body(t, debughttp.Handler(s.Tracker, debughttp.ShowSQL()), "/?format=json")), &d); err != nil {
@@ -51,12 +51,12 @@ func TestJSON(t *testing.T) {
 			what      string
 			got, want string
 		}{
-			{"document", keys(t, d), "held history leaks samples shows_sql stats suspects time verdict"},
+			{"document", keys(t, d), "blamed held history leaks memory_history shows_sql stats suspects time verdict"},
 			{"held", keys(t, first("held")), "age busy connection_id idle kind opened_at pool query resource site stack"},
-			{"suspect", keys(t, first("suspects")), "age connection_id id idle kind level limit opened_at pool query reason resource site stack"},
+			{"suspect", keys(t, first("suspects")), "age connection_id id idle kind last_site level limit opened_at pool query reason resource site stack"},
 			{"history", keys(t, first("history")), "connection_id pool time type"},
 			{"leaks", keys(t, first("leaks")), "connection_id leak pool reason time type"},
-			{"samples", keys(t, first("samples")), "connections leased suspects time"},
+			{"memory_history", keys(t, first("memory_history")), "connection_bytes leased open process_rss_bytes sqlite_bytes system_percent time"},
 			{"frame", keys(t, first("suspects")["stack"].([]any)[0]), "file function line"},
 		} {
 			if c.got != c.want {
@@ -78,7 +78,7 @@ func TestJSON(t *testing.T) {
 // Lists without entries are lists.
 func TestJSONWithoutAnything(t *testing.T) {
 	text := body(t, debughttp.Handler(tracker.New(tracker.Options{})), "/?format=json")
-	wants(t, text, `"suspects": []`, `"held": []`, `"history": []`, `"leaks": []`, `"verdict": "nothing forgotten"`, `"shows_sql": false`)
+	wants(t, text, `"suspects": []`, `"held": []`, `"history": []`, `"leaks": []`, `"blamed": []`, `"memory_history": []`, `"verdict": "nothing forgotten"`, `"shows_sql": false`)
 }
 
 func TestVar(t *testing.T) {

@@ -29,6 +29,7 @@ func TestRealProgram(t *testing.T) {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	page := body(t, mux, "/debug/leakguard/")
+	inOrder(t, page, `id="blame"`, "debughttp_test.(*shop).forgetSome", "Blocked last", "debughttp_test.(*shop).wait", "debughttp_test.(*shop).forgetSome", "transaction on", "writes", `id="connections"`)
 	wants(t, page, "<strong>3 suspects</strong>", "debughttp_test.(*shop).forgetOrders", "defer rows.Close()")
 	lacks(t, page, "SELECT id", "<script")
 
@@ -55,8 +56,9 @@ func openShop(t *testing.T, tr *tracker.Tracker) *shop {
 	t.Helper()
 	policy := tracker.DefaultPolicy()
 	policy.LeakAfter, policy.CheckInterval = 100*time.Millisecond, 50*time.Millisecond
+	policy.MemoryInterval = 50 * time.Millisecond
 	connector, err := leakguard.NewConnector(leakguard.Config{
-		DSN:     "file:" + filepath.Join(t.TempDir(), "shop.db") + "?_journal_mode=WAL",
+		DSN:     "file:" + filepath.Join(t.TempDir(), "shop.db") + "?_journal_mode=WAL&_busy_timeout=1",
 		Name:    badPool,
 		Mode:    tracker.Observe,
 		Policy:  policy,
@@ -75,6 +77,7 @@ func openShop(t *testing.T, tr *tracker.Tracker) *shop {
 		t.Fatal(err)
 	}
 	s.forgetSome(t)
+	s.wait(t)
 	deadline := time.After(time.Minute)
 	for range 3 {
 		select {
@@ -95,6 +98,17 @@ func (s *shop) forgetSome(t *testing.T) {
 	s.forgetOrders(t)
 	if s.tx, err = s.db.Begin(); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := s.tx.Exec("UPDATE orders SET id = id + 1"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wait is who the forgotten transaction keeps waiting.
+func (s *shop) wait(t *testing.T) {
+	t.Helper()
+	if _, err := s.db.Exec("DELETE FROM orders /* " + badQuery + "\n*/"); err == nil || err.Error() != "database is locked" {
+		t.Fatalf("a writer beside the forgotten transaction: %v", err)
 	}
 }
 
@@ -119,4 +133,34 @@ func (s *shop) close() {
 		s.conn.Close()
 	}
 	s.db.Close()
+}
+
+// A reader that keeps the write-ahead log from being reset is shown with its
+// size, and so is the size of the logs.
+func TestWALPin(t *testing.T) {
+	tr := tracker.New(tracker.Options{})
+	policy := tracker.DefaultPolicy()
+	policy.WALLimit, policy.CheckInterval = 1, 50*time.Millisecond
+	connector, err := leakguard.NewConnector(leakguard.Config{
+		DSN: "file:" + filepath.Join(t.TempDir(), "shop.db") + "?_journal_mode=WAL", Name: "shop.db", Policy: policy, Tracker: tr, Logger: quiet,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(chan tracker.Leak, 16)
+	defer tr.OnLeak(func(l tracker.Leak) { found <- l })()
+	s := &shop{db: sql.OpenDB(connector)}
+	defer s.close()
+	if _, err := s.db.Exec("CREATE TABLE orders(id); INSERT INTO orders VALUES(1), (2)"); err != nil {
+		t.Fatal(err)
+	}
+	s.forgetOrders(t)
+	select {
+	case <-found:
+	case <-time.After(time.Minute):
+		t.Fatal("no leak was found within a minute")
+	}
+	page := body(t, debughttp.Handler(tr), "/")
+	inOrder(t, page, "<strong>1 suspect</strong>", "Write-ahead logs: ", "forgetOrders", "wal_limit 1 B: keeps a write-ahead log of ", "KiB", "It is reported only")
+	wants(t, body(t, debughttp.Handler(tr), "/?format=json"), `"reason": "wal_limit"`, `"limit_bytes": 1`, `"wal_bytes": `)
 }

@@ -12,9 +12,17 @@ import (
 
 // profile writes everything open as a gzip'd pprof profile.
 func (h *handler) profile(b *bytes.Buffer) error {
-	p := newProfile(h.now())
+	p := newProfile(time.Now())
+	memory := make(map[string]int64)
+	for _, r := range h.tracker.Records() {
+		memory[r.ConnectionID] = r.Memory
+	}
 	for _, held := range h.tracker.Held() {
-		p.add(held)
+		bytes := int64(0)
+		if held.Kind == tracker.KindConnection { // its lease, and once
+			bytes = memory[held.ConnectionID]
+		}
+		p.add(held, bytes)
 	}
 	return p.Write(b)
 }
@@ -34,7 +42,7 @@ func newProfile(now time.Time) *profiler {
 	m.File, _ = os.Executable()
 	return &profiler{
 		Profile: &profile.Profile{
-			SampleType:        []*profile.ValueType{{Type: "count", Unit: "count"}, {Type: "age", Unit: "seconds"}},
+			SampleType:        []*profile.ValueType{{Type: "count", Unit: "count"}, {Type: "age", Unit: "seconds"}, {Type: "memory", Unit: "bytes"}},
 			DefaultSampleType: "age",
 			TimeNanos:         now.UnixNano(),
 			Mapping:           []*profile.Mapping{m},
@@ -48,7 +56,7 @@ func newProfile(now time.Time) *profiler {
 // unrecorded stands for the stack where call sites are off.
 var unrecorded = []tracker.Frame{{Function: "unknown (call sites are off)"}}
 
-func (p *profiler) add(h tracker.Held) {
+func (p *profiler) add(h tracker.Held, memory int64) {
 	labels := map[string][]string{"kind": {h.Kind.String()}, "pool": {h.Pool}}
 	suspect := ""
 	if h.Suspect != nil {
@@ -69,13 +77,14 @@ func (p *profiler) add(h tracker.Held) {
 	}
 	s := p.samples[string(key)]
 	if s == nil {
-		s = &profile.Sample{Location: locations, Value: make([]int64, 2), Label: labels}
+		s = &profile.Sample{Location: locations, Value: make([]int64, 3), Label: labels}
 		p.samples[string(key)] = s
 		p.Sample = append(p.Sample, s)
 	}
 	s.Value[0]++
 	// Rounded up: what was opened a moment ago counts too.
 	s.Value[1] += int64((h.Age + time.Second - 1) / time.Second)
+	s.Value[2] += memory
 }
 
 // location returns that of a frame. Addresses are left out: a frame that was

@@ -51,7 +51,7 @@ func TestProfile(t *testing.T) {
 	if err := p.CheckValid(); err != nil {
 		t.Fatal(err)
 	}
-	if len(p.SampleType) != 2 || p.SampleType[0].Type != "count" || p.SampleType[1].Type != "age" || p.SampleType[1].Unit != "seconds" {
+	if len(p.SampleType) != 3 || p.SampleType[0].Type != "count" || p.SampleType[1].Type != "age" || p.SampleType[1].Unit != "seconds" {
 		t.Errorf("sample types %v", p.SampleType)
 	}
 	if len(p.Mapping) != 1 || !p.HasFunctions() || !p.HasFileLines() {

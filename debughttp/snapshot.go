@@ -19,21 +19,24 @@ type snapshot struct {
 	held    []tracker.Held   // the longest held first
 	// suspects are the open leaks, the oldest first.
 	suspects []tracker.Leak
-	events   []tracker.Event // oldest first
-	leaks    []tracker.Event // those of leaks, which reach back further
-	samples  []sample
+	events   []tracker.Event       // oldest first
+	leaks    []tracker.Event       // those of leaks, which reach back further
+	blamed   []tracker.BlameCount  // the most frequent first
+	memory   []tracker.MemoryPoint // oldest first
 }
 
 func (h *handler) snapshot() *snapshot {
 	s := &snapshot{
 		title:   h.title,
-		now:     h.now(),
+		now:     time.Now(),
 		showSQL: h.showSQL,
 		stats:   h.tracker.Stats(),
 		records: h.tracker.Records(),
 		held:    h.tracker.Held(),
 		events:  h.tracker.History(),
 		leaks:   h.tracker.LeakHistory(),
+		blamed:  h.tracker.Blamed(),
+		memory:  h.tracker.MemoryHistory(),
 	}
 	if !s.showSQL {
 		s.hideSQL()
@@ -48,7 +51,6 @@ func (h *handler) snapshot() *snapshot {
 		return cmp.Or(a.LeasedAt.Compare(b.LeasedAt), a.Opened.Compare(b.Opened), cmp.Compare(a.ConnectionID, b.ConnectionID))
 	})
 	s.suspects = s.openLeaks()
-	s.samples = h.samples.add(s.now, &s.stats, len(s.suspects))
 	return s
 }
 
@@ -69,7 +71,11 @@ func (s *snapshot) hideSQL() {
 	for _, events := range [][]tracker.Event{s.events, s.leaks} {
 		for i := range events {
 			events[i].Leak = withoutSQL(events[i].Leak)
+			events[i].Blame = blameWithoutSQL(events[i].Blame)
 		}
+	}
+	for i := range s.blamed {
+		s.blamed[i].Query = ""
 	}
 }
 
@@ -83,23 +89,53 @@ func withoutSQL(l *tracker.Leak) *tracker.Leak {
 	return &bare
 }
 
+// blameWithoutSQL copies, for the same reason.
+func blameWithoutSQL(b *tracker.Blame) *tracker.Blame {
+	if b == nil {
+		return nil
+	}
+	bare := *b
+	bare.Query = ""
+	bare.Holders = slices.Clone(b.Holders)
+	for i := range bare.Holders {
+		bare.Holders[i].Query = ""
+		bare.Holders[i].Suspect = withoutSQL(bare.Holders[i].Suspect)
+	}
+	return &bare
+}
+
 // openLeaks returns the suspects with their ages as of now, the oldest first.
-// A connection whose call never came back from SQLite is one as well, and its
-// suspicion stands in the history only.
+// A connection whose call never came back from SQLite is one as well, and so are
+// too many pools; their suspicions stand in the history only.
 func (s *snapshot) openLeaks() []tracker.Leak {
 	var out []tracker.Leak
+	records := make(map[string]*tracker.Record, len(s.records))
+	for i := range s.records {
+		records[s.records[i].ConnectionID] = &s.records[i]
+	}
+	over := make(map[uint64]bool)
+	for _, e := range s.leaks {
+		if e.Type == tracker.EventRecovered {
+			over[e.Leak.ID] = true
+		}
+	}
 	for _, h := range s.held {
 		if h.Suspect != nil {
 			l := *h.Suspect
 			l.Age, l.Idle = h.Age, h.Idle
+			if r := records[h.ConnectionID]; r != nil && len(r.Last) > 0 {
+				l.Last = r.Last
+			}
 			out = append(out, l)
 		}
 	}
 	for _, e := range s.leaks {
-		if e.Type != tracker.EventSuspect || e.Leak.Reason != tracker.ReasonPanic {
+		if e.Type != tracker.EventSuspect {
 			continue
 		}
-		if slices.ContainsFunc(s.records, func(r tracker.Record) bool { return r.ConnectionID == e.ConnectionID }) {
+		lost := e.Leak.Reason == tracker.ReasonPanic && records[e.ConnectionID] != nil
+		pools := e.Leak.Kind == tracker.KindPool && !over[e.Leak.ID]
+		if lost || pools {
 			l := *e.Leak
 			l.Age = s.now.Sub(l.OpenedAt)
 			out = append(out, l)

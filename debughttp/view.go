@@ -1,6 +1,7 @@
 package debughttp
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,9 +12,12 @@ import (
 
 // How much of each list the page shows; the JSON has all.
 const (
-	maxSites  = 50
-	maxRows   = 100
-	openStack = 2 // suspects whose stacks are unfolded
+	maxSites   = 50
+	maxRows    = 100
+	maxBlame   = 10
+	maxBlocked = 5
+	maxHolders = 3
+	openStack  = 2 // suspects whose stacks are unfolded
 )
 
 // page is what the template shows, most important first.
@@ -24,16 +28,19 @@ type page struct {
 	Verdict     string
 	Bad         bool
 	Now, Past   string // one line each on what is open and what was found
-	Notes       []string
+	Notes       []note
 	Suspects    []suspect
 	MoreSites   int
-	Blame       []blame
+	Blamed      table[blamed]
+	Blocked     table[blocked]
 	Charts      []chart
 	Leased      table[connection]
 	Idle        table[connection]
 	Held        []table[held]
 	Over        table[over]
 	Events      table[event]
+	Memory      memory
+	HasMemory   bool // some connection's is known
 	Counters    []counter
 }
 
@@ -45,10 +52,12 @@ type table[T any] struct {
 	More        int
 }
 
-func tableOf[T any](title string, rows []T) table[T] {
+func tableOf[T any](title string, rows []T) table[T] { return topOf(title, rows, maxRows) }
+
+func topOf[T any](title string, rows []T, most int) table[T] {
 	t := table[T]{Title: title, Total: len(rows), Rows: rows}
-	if n := len(rows) - maxRows; n > 0 {
-		t.Rows, t.More = rows[:maxRows], n
+	if n := len(rows) - most; n > 0 {
+		t.Rows, t.More = rows[:most], n
 	}
 	return t
 }
@@ -60,7 +69,9 @@ type suspect struct {
 	Site, Function string
 	Limit          string
 	Age, Idle      string
-	Connections    string
+	On, Where      string // what it is on: "connection", and which
+	Last           string // the call of the last activity
+	Trace          string
 	Level          int
 	Query          string
 	Next, Fix      string
@@ -77,12 +88,17 @@ type connection struct {
 	Lease              string // age of the lease
 	Bar                int    // of the lease, in percent of the longest
 	Idle, Age          string
-	Tx                 string
-	Rows, Statements   int
+	Holds              []string // "transaction 3m", "2 rows"
 	Leases             int64
 	Site, Function     string
 	Query, Exempt, Why string
+	Last, LastFunction string // of the last activity, if not Site
+	Reaped             bool   // and its place in the pool not given back
+	Memory             memoryOf
 }
+
+// note is one line below the verdict. Class is how much it matters.
+type note struct{ Class, Text string }
 
 type held struct {
 	Age            string
@@ -104,12 +120,6 @@ type over struct {
 
 type event struct{ Time, Type, Pool, Connection, Reason, Site string }
 
-// blame says who kept whom waiting.
-type blame struct {
-	Time, Pool, Waiting, Reason           string
-	Kind, Age, Holder, Site, Query, Names string
-}
-
 type counter struct {
 	Name, Means string
 	Value       uint64
@@ -128,8 +138,11 @@ func (s *snapshot) page(refresh int) *page {
 	p.Now, p.Past = s.nowText(), s.pastText()
 	p.Notes = s.notes()
 	p.Suspects, p.MoreSites = s.suspectCards()
-	p.Blame = s.blame()
+	p.Blamed = topOf("Who kept others waiting", s.blamedRows(), maxBlame)
+	p.Blocked = topOf("Blocked last", s.blockedRows(), maxBlocked)
+	p.Memory = s.memoryView()
 	leased, idle := s.connections()
+	p.HasMemory = slices.ContainsFunc(slices.Concat(leased, idle), func(c connection) bool { return c.Memory.Bytes != "" })
 	p.Leased, p.Idle = tableOf("Leased connections", leased), tableOf("Idle connections", idle)
 	for _, k := range []struct {
 		title string
@@ -152,33 +165,44 @@ func (s *snapshot) nowText() string {
 	if st.TotalConnections == 0 {
 		return "No connection is open."
 	}
-	return fmt.Sprintf("Open now: %s (%d leased, %d idle), %s, %s, %s.",
+	wal := ""
+	if st.WALBytes > 0 {
+		wal = " Write-ahead logs: " + bytesText(st.WALBytes) + "."
+	}
+	return fmt.Sprintf("Open now: %s (%d leased, %d idle), %s, %s, %s.%s",
 		many(st.TotalConnections, "connection"), st.ActiveConnections, st.PoolSize,
-		many(st.OpenTransactions, "transaction"), many(st.OpenRows, "result set"), many(st.OpenStatements, "statement"))
+		many(st.OpenTransactions, "transaction"), many(st.OpenRows, "result set"), many(st.OpenStatements, "statement"), wal)
 }
 
 func (s *snapshot) pastText() string {
 	st := &s.stats
-	if st.LeakedDetected == 0 {
-		return "No leak has been found so far."
+	text := "No leak has been found so far."
+	if st.LeakedDetected > 0 {
+		text = fmt.Sprintf("Found so far: %s; %d undone, %d came back by themselves.",
+			many(int(st.LeakedDetected), "leak"), st.Reaped, st.Recovered)
 	}
-	return fmt.Sprintf("Found so far: %s; %d undone, %d came back by themselves.",
-		many(int(st.LeakedDetected), "leak"), st.Reaped, st.Recovered)
+	if st.Blocked > 0 {
+		text += fmt.Sprintf(" %s failed because somebody else held a lock.", many(int(st.Blocked), "operation"))
+	}
+	return text
 }
 
-func (s *snapshot) notes() []string {
-	var notes []string
-	if s.stats.MemoryMonitoring.MemoryPressure {
-		notes = append(notes, "The system is short of memory: caches are released and idle connections closed.")
+func (s *snapshot) notes() []note {
+	var notes []note
+	if text := s.pressureText(); text != "" {
+		notes = append(notes, note{"alarm", text})
+	}
+	if s.degraded() {
+		notes = append(notes, note{"note", "The memory of this machine cannot be read, so a shortage goes unnoticed: see the sources below."})
 	}
 	if len(s.stats.Missing) > 0 {
-		notes = append(notes, "Missing in this build or on this machine: "+strings.Join(s.stats.Missing, ", ")+".")
+		notes = append(notes, note{"note", "Missing in this build or on this machine: " + strings.Join(s.stats.Missing, ", ") + "."})
 	}
 	if n := s.stats.EventsDropped; n > 0 {
-		notes = append(notes, fmt.Sprintf("%s did not reach slow subscribers.", many(int(n), "event")))
+		notes = append(notes, note{"note", fmt.Sprintf("%s did not reach slow subscribers.", many(int(n), "event"))})
 	}
 	if n := s.stats.CallbackPanics; n > 0 {
-		notes = append(notes, fmt.Sprintf("%s in callbacks, detectors or loggers.", many(int(n), "panic")))
+		notes = append(notes, note{"note", fmt.Sprintf("%s in callbacks, detectors or loggers.", many(int(n), "panic"))})
 	}
 	return notes
 }
@@ -193,7 +217,7 @@ func (s *snapshot) suspectCards() (cards []suspect, more int) {
 		nextStep string
 	}
 	index := make(map[siteKey]int)
-	ids := make(map[int][]string)
+	on, traces, last := make(map[int][]string), make(map[int][]string), make(map[int][]string)
 	for i := range s.suspects {
 		l := &s.suspects[i]
 		next := s.next(l)
@@ -206,26 +230,42 @@ func (s *snapshot) suspectCards() (cards []suspect, more int) {
 				Kind: l.Kind.String(), Site: k.frame.String(), Function: k.frame.Function,
 				Limit: limitText(l), Age: ageText(l.Age), Idle: ageText(l.Idle),
 				Level: l.Level, Query: l.Query, Next: next, Fix: fixes[l.Kind],
-				Stack: framesText(l.Stack), Unfolded: at < openStack,
+				Stack: framesText(l.Stack), Unfolded: at < openStack, On: "connection",
 			})
+			if l.Kind == tracker.KindPool {
+				cards[at].On, cards[at].Idle = "pool", ""
+			}
 		}
 		cards[at].Count++
-		if !slices.Contains(ids[at], l.ConnectionID) {
-			ids[at] = append(ids[at], l.ConnectionID)
+		on[at] = append(on[at], cmp.Or(l.ConnectionID, l.Pool))
+		if l.Trace.IsValid() {
+			traces[at] = append(traces[at], fmt.Sprintf("%x (span %x)", l.Trace.TraceID, l.Trace.SpanID))
+		}
+		if site := l.LastSite(); len(l.Last) > 0 && site != k.frame {
+			last[at] = append(last[at], site.String())
 		}
 	}
 	for i := range cards {
-		all := ids[i]
-		if n := len(all) - 5; n > 1 {
-			cards[i].Connections = fmt.Sprintf("%s and %d more", strings.Join(all[:5], ", "), n)
-		} else {
-			cards[i].Connections = strings.Join(all, ", ")
-		}
+		cards[i].Where, cards[i].Trace, cards[i].Last = someOf(on[i], 5), someOf(traces[i], 3), someOf(last[i], 3)
 	}
 	if n := len(cards) - maxSites; n > 0 {
 		cards, more = cards[:maxSites], n
 	}
 	return cards, more
+}
+
+// someOf lists the first few of many.
+func someOf(all []string, most int) string {
+	var each []string
+	for _, one := range all {
+		if !slices.Contains(each, one) {
+			each = append(each, one)
+		}
+	}
+	if n := len(each) - most; n > 1 {
+		return fmt.Sprintf("%s and %d more", strings.Join(each[:most], ", "), n)
+	}
+	return strings.Join(each, ", ")
 }
 
 // next says what the guard will do about a suspect.
@@ -243,6 +283,8 @@ func (s *snapshot) next(l *tracker.Leak) string {
 		return "Nothing: the pool is in mode observe."
 	case l.Reason == tracker.ReasonInPool:
 		return "Rolled back once it has been left for leak_after, or is older than tx_timeout."
+	case l.Reason == tracker.ReasonWALLimit, l.Reason == tracker.ReasonLeakMemory:
+		return "It is reported only, until it is left for leak_after or is older than tx_timeout."
 	case l.Reason == tracker.ReasonMaxStatements:
 		return "Nothing: that many statements are reported only."
 	case l.Kind == tracker.KindConnection && l.Reason == tracker.ReasonLeakAfter:
@@ -256,10 +298,17 @@ var fixes = map[tracker.Kind]string{
 	tracker.KindTransaction: "defer tx.Rollback() at this line; after a Commit it does nothing",
 	tracker.KindStatement:   "close the statement, or prepare it once",
 	tracker.KindRows:        "defer rows.Close() at this line",
+	tracker.KindPool:        "open one sql.DB for the file and share it, or close each",
 }
 
 func limitText(l *tracker.Leak) string {
 	switch {
+	case l.LimitBytes > 0:
+		what := "holds"
+		if l.Reason == tracker.ReasonWALLimit {
+			what = "keeps a write-ahead log of"
+		}
+		return fmt.Sprintf("%s %s: %s %s", l.Reason, bytesText(l.LimitBytes), what, bytesText(l.Bytes))
 	case l.Limit > 0:
 		return fmt.Sprintf("%s %v", l.Reason, l.Limit)
 	case l.Count > 0:
@@ -297,18 +346,29 @@ func (s *snapshot) connections() (leased, idle []connection) {
 		r := &s.records[i]
 		c := connection{
 			ID: r.ConnectionID, Pool: r.Pool, State: r.State(), Suspect: r.Suspect,
-			Idle: ageText(r.Idle), Age: ageText(r.Age), Rows: r.OpenRows, Statements: r.OpenStatements,
-			Leases: r.Accesses, Query: r.Query, Exempt: r.Exempt, Why: r.Kept,
+			Idle: ageText(r.Idle), Age: ageText(r.Age), Leases: r.Accesses, Query: r.Query, Exempt: r.Exempt, Why: r.Kept,
+			Reaped: r.Reaped, Memory: memoryOfConnection(r),
 		}
 		if h, ok := leases[r.ConnectionID]; ok {
 			c.Lease, c.Bar = ageText(h.Age), percent(h.Age, longest)
 		}
 		if r.TransactionLevel > 0 {
-			c.Tx = ageText(r.TxAge)
+			c.Holds = append(c.Holds, "transaction "+ageText(r.TxAge))
+		}
+		if r.OpenRows > 0 {
+			c.Holds = append(c.Holds, many(r.OpenRows, "result set"))
+		}
+		if r.OpenStatements > 0 {
+			c.Holds = append(c.Holds, many(r.OpenStatements, "statement"))
 		}
 		if len(r.Stack) > 0 {
 			site := r.Stack.Site()
 			c.Site, c.Function = site.String(), site.Function
+		}
+		if len(r.Last) > 0 {
+			if last := r.Last.Site(); last.String() != c.Site {
+				c.Last, c.LastFunction = last.String(), last.Function
+			}
 		}
 		if r.Leased {
 			leased = append(leased, c)
@@ -358,14 +418,14 @@ func (s *snapshot) over() []over {
 	var out []over
 	for _, e := range slices.Backward(s.leaks) {
 		l := e.Leak
-		if seen[l.ID] || open[l.ID] || isBlame(e) {
+		if seen[l.ID] || open[l.ID] {
 			continue
 		}
 		seen[l.ID] = true
 		site := l.Site()
 		o := over{
 			Time: clock(e.Time, s.now), Kind: l.Kind.String(), Limit: limitText(l), Age: ageText(l.Age),
-			Site: site.String(), Function: site.Function, Connection: l.ConnectionID, Query: l.Query,
+			Site: site.String(), Function: site.Function, Connection: cmp.Or(l.ConnectionID, l.Pool), Query: l.Query,
 		}
 		switch e.Type {
 		case tracker.EventReaped:
@@ -398,38 +458,18 @@ func (s *snapshot) eventRows() []event {
 	var out []event
 	for _, e := range slices.Backward(s.events) {
 		row := event{Time: clock(e.Time, s.now), Type: e.Type.String(), Pool: e.Pool, Connection: e.ConnectionID, Reason: string(e.Reason)}
-		if e.Leak != nil {
+		switch {
+		case e.Leak != nil:
+			row.Connection = cmp.Or(e.ConnectionID, e.Pool)
 			row.Site = e.Leak.Kind.String() + " of " + e.Leak.Site().String()
+		case e.Blame != nil:
+			row.Site = e.Blame.Site().String()
+		case e.Pressure != nil:
+			row.Site = e.Pressure.String()
 		}
 		out = append(out, row)
 	}
 	return out
-}
-
-// isBlame reports whether an event says that an operation was blocked by
-// somebody else of this process.
-func isBlame(e tracker.Event) bool { return e.Type.String() == "blocked" }
-
-// blame returns who was blocked by whom, the last one first. The leak of such
-// an event describes the holder: who opened what is in the way.
-func (s *snapshot) blame() []blame {
-	var out []blame
-	for _, e := range slices.Backward(s.events) {
-		if isBlame(e) && len(out) < maxRows {
-			out = append(out, blameOf(e, s.now))
-		}
-	}
-	return out
-}
-
-func blameOf(e tracker.Event, now time.Time) blame {
-	b := blame{Time: clock(e.Time, now), Pool: e.Pool, Waiting: e.ConnectionID, Reason: string(e.Reason)}
-	if l := e.Leak; l != nil {
-		site := l.Site()
-		b.Kind, b.Age, b.Holder = l.Kind.String(), ageText(l.Age), l.ConnectionID
-		b.Site, b.Names, b.Query = site.String(), site.Function, l.Query
-	}
-	return b
 }
 
 func (s *snapshot) counters() []counter {
@@ -439,6 +479,7 @@ func (s *snapshot) counters() []counter {
 		{"proven", "proven by garbage collection", st.Proven},
 		{"reaped", "undone by the guard", st.Reaped},
 		{"recovered", "came back by themselves", st.Recovered},
+		{"blocked", "operations that found a lock taken", st.Blocked},
 		{"created", "connections opened", st.Created},
 		{"reused", "leases of one that had a lease before", st.Reused},
 		{"expired", "given up for age or idleness", st.Expired},

@@ -76,7 +76,12 @@ func demonstrate(out io.Writer, dsn string) error {
 	}
 	defer probe.Close()
 	fmt.Fprintf(out, "\nMeanwhile:\n")
-	inspectLocks(ctx, out, probe)
+	since := time.Now()
+	var blamed error
+	if tryWrite(ctx, out, probe) != nil { // else the guard was faster
+		blamed = printBlame(out, lastBlame(since), plants)
+	}
+	tryReset(ctx, out, probe)
 
 	w.until(plants)
 	fmt.Fprintf(out, "\nThe guard:\n\n")
@@ -93,12 +98,46 @@ func demonstrate(out io.Writer, dsn string) error {
 	fmt.Fprintf(out, "\nAfterwards:\n")
 	commit := tx.Commit()
 	fmt.Fprintf(out, "  late Commit         %v\n", commit)
-	writes, resets := inspectLocks(ctx, out, probe)
+	writes, resets := tryWrite(ctx, out, probe), tryReset(ctx, out, probe)
 	fmt.Fprintln(out)
 	if _, err := tracker.Default().WriteTo(out); err != nil {
 		return err
 	}
+	if blamed != nil {
+		return blamed
+	}
 	return verdict(out, w, plants, commit, writes, resets)
+}
+
+// lastBlame returns what the guard says of the last operation that was blocked,
+// nil if none was. A program that wants to be told subscribes to the tracker;
+// here its history will do.
+func lastBlame(since time.Time) *tracker.Blame {
+	var blame *tracker.Blame
+	for _, e := range tracker.Default().History() {
+		if e.Type == tracker.EventBlocked && !e.Time.Before(since) {
+			blame = e.Blame
+		}
+	}
+	return blame
+}
+
+// printBlame says who kept the writer waiting, which must be the forgotten
+// transaction: it holds the write lock, the forgotten rows and the BEGIN by SQL
+// text do not.
+func printBlame(out io.Writer, blame *tracker.Blame, plants []plant) error {
+	if blame == nil || len(blame.Holders) == 0 {
+		return errors.New("the database was locked, and the guard did not say by whom")
+	}
+	h := blame.Holders[0]
+	fmt.Fprintf(out, "  who locked it       %s: %s on %s (%s lock, open for %v)\n",
+		h.Site(), h.Kind, h.ConnectionID, h.State, h.Age.Round(time.Millisecond))
+	for _, p := range plants {
+		if p.what == "forgetTx" && (h.Kind != p.kind || h.Site().String() != p.site.String()) {
+			return fmt.Errorf("%v, planted at %v, locked the database, but the guard blamed the %s of %v", p, p.site, h.Kind, h.Site())
+		}
+	}
+	return nil
 }
 
 // verdict is the exit code in words.
@@ -171,17 +210,22 @@ func outcome(p plant, t *told) string {
 	return "still " + t.last.String()
 }
 
-// inspectLocks tries to write and to reset the WAL.
-func inspectLocks(ctx context.Context, out io.Writer, db *sql.DB) (writes, resets error) {
-	_, writes = db.ExecContext(ctx, `UPDATE shop_products SET stock = stock WHERE id = 1`)
-	fmt.Fprintf(out, "  a writer            %s\n", either(writes, "works"))
+// tryWrite tries to write.
+func tryWrite(ctx context.Context, out io.Writer, db *sql.DB) error {
+	_, err := db.ExecContext(ctx, `UPDATE shop_products SET stock = stock WHERE id = 1`)
+	fmt.Fprintf(out, "  a writer            %s\n", either(err, "works"))
+	return err
+}
+
+// tryReset tries to reset the WAL.
+func tryReset(ctx context.Context, out io.Writer, db *sql.DB) error {
 	var busy, frames, done int
-	resets = db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &done)
-	if resets == nil && busy != 0 {
-		resets = errors.New("busy=1: the WAL cannot be reset")
+	err := db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &done)
+	if err == nil && busy != 0 {
+		err = errors.New("busy=1: the WAL cannot be reset")
 	}
-	fmt.Fprintf(out, "  the WAL checkpoint  %s\n", either(resets, "works (busy=0)"))
-	return writes, resets
+	fmt.Fprintf(out, "  the WAL checkpoint  %s\n", either(err, "works (busy=0)"))
+	return err
 }
 
 func either(err error, fine string) string {

@@ -4,8 +4,8 @@
 //
 // works in a temporary folder: it runs a small shop, then forgets one of each
 // kind (rows, a transaction, a connection, a statement, a BEGIN by SQL text),
-// waits until the guard has found and undone them, and checks the line that
-// the guard names for each.
+// shows which line is to blame for "database is locked", waits until the guard
+// has found and undone them, and checks the line that the guard names for each.
 //
 //	go run ./examples/quickstart -dsn 'file:app.db?_journal_mode=WAL'
 //
@@ -19,7 +19,8 @@
 // reader and shows how it is reaped. Nothing is written to the file.
 //
 // The exit code is 1 if a planted leak was not found, not undone or named with
-// the wrong line, and 2 for flags and files that cannot be used.
+// the wrong line, or if another line is blamed for the lock, and 2 for flags and
+// files that cannot be used.
 package main
 
 import (

@@ -72,6 +72,13 @@ var allPlanted = map[string]string{
 func wantDemonstration(t *testing.T, out string) {
 	t.Helper()
 	wantFound(t, out, "forget.go", allPlanted)
+	// On a slow machine the guard may be faster than the writer.
+	if before, _, _ := strings.Cut(out, "The guard:"); strings.Contains(before, "a writer            database is locked") {
+		re := regexp.MustCompile(`(?m)^  who locked it       ` + regexp.QuoteMeta(markedLines(t, "forget.go")["transaction"]) + `: transaction on \S+ \(write lock, open for \d+\w+\)$`)
+		if !re.MatchString(before) {
+			t.Errorf("no line like %q in\n%s", re, out)
+		}
+	}
 	for _, want := range []string{
 		"placed 100 orders", "Leaks found: 0\n",
 		"late Commit         leakguard: transaction rolled back after ",
@@ -327,5 +334,20 @@ func TestFileChangedWhileRead(t *testing.T) {
 	}
 	if !changed() {
 		t.Error("a new time of the file is no change")
+	}
+}
+
+func TestWrongBlame(t *testing.T) {
+	tx := plant{what: "forgetTx", kind: tracker.KindTransaction, site: tracker.Frame{Function: "f", File: "x/y.go", Line: 1}}
+	other := &tracker.Blame{Holders: []tracker.Holder{{Held: tracker.Held{Kind: tracker.KindTransaction}}}}
+	for want, blame := range map[string]*tracker.Blame{
+		"did not say by whom":         lastBlame(time.Now().Add(time.Hour)),
+		"the guard did not say":       {},
+		"planted at x/y.go:1, locked": other,
+	} {
+		var out bytes.Buffer
+		if err := printBlame(&out, blame, []plant{tx}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
 	}
 }
