@@ -20,8 +20,9 @@ type Figures struct {
 	// SQLiteMemory is what all of SQLite had allocated in this process when the
 	// memory monitor last looked, in bytes; 0 before that.
 	SQLiteMemory uint64
-	// MemoryPressure says that memory is short now, PressureEvents counts how
-	// often that has begun.
+	// MemoryPressure says that memory is short now, as far as there are
+	// connections for which the monitor looks; PressureEvents counts how often
+	// that has begun.
 	MemoryPressure bool
 	PressureEvents uint64
 }
@@ -97,7 +98,7 @@ func (t *Tracker) Figures() Figures {
 		}
 	}
 	f.SQLiteMemory = t.monitor.last.SQLite
-	f.MemoryPressure, f.PressureEvents = t.monitor.under.on, t.monitor.under.events
+	f.MemoryPressure, f.PressureEvents = t.monitor.pressedLocked(), t.monitor.under.events
 	t.mu.Unlock()
 	slices.SortFunc(f.Pools, func(a, b PoolFigures) int { return strings.Compare(a.Pool, b.Pool) })
 

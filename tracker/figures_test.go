@@ -118,6 +118,17 @@ func TestFiguresOfMemoryAndWAL(t *testing.T) {
 		if got := l.Figures().Pools; got[0].WAL != 5000 || got[1].WAL != 0 || got[1].Memory != 0 {
 			t.Errorf("with the new pool alone: %+v", got)
 		}
+		memory.set(Memory{Total: 100, UsedPercent: 90})
+		l.sleep(2 * time.Minute)
+		if got := l.Figures(); !got.MemoryPressure || got.PressureEvents != 2 {
+			t.Errorf("under pressure again: %+v", got)
+		}
+		for _, f := range l.fakes {
+			f.Close()
+		}
+		if l.Figures().MemoryPressure {
+			t.Error("there is pressure where nobody looks")
+		}
 	})
 }
 
