@@ -94,7 +94,6 @@ func (t *Tracker) Figures() Figures {
 	for _, c := range t.conns {
 		if i, ok := at[c.pool]; ok {
 			c.figures(&f.Pools[i], now)
-			f.Pools[i].Memory += c.memory.bytes
 		}
 	}
 	f.SQLiteMemory = t.monitor.last.SQLite
@@ -109,7 +108,7 @@ func (t *Tracker) Figures() Figures {
 	return f
 }
 
-// figures adds one connection to its pool's.
+// figures adds one connection to its pool's. Tracker.mu is held.
 func (c *Conn) figures(n *PoolFigures, now time.Duration) {
 	c.lock()
 	defer c.unlock()
@@ -117,6 +116,9 @@ func (c *Conn) figures(n *PoolFigures, now time.Duration) {
 		n.Leased++
 	} else {
 		n.Idle++
+	}
+	if !c.reaped { // whose handle is closed
+		n.Memory += c.memory.bytes
 	}
 	if c.tx.id != 0 {
 		n.Transactions.add(&c.tx, now)
