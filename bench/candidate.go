@@ -37,11 +37,6 @@ const (
 )
 
 // candidates is the order of every table. The first one is raw.
-//
-// OpenTelemetry started on the guard with an SDK reader, for example, is one
-// more entry among guards, with a start that makes the provider and returns an
-// opener whose pools register with a Tracker of their own, so that the other
-// guards stay unobserved.
 func candidates() []candidate {
 	all := []candidate{
 		{name: rawName, what: "go-sqlite3 itself", module: sqliteModule, start: registered("sqlite3", "")},

@@ -14,8 +14,9 @@ import (
 )
 
 // peers are the other wrappers, each with its defaults and a consumer that
-// drops what it gets: the floor of what it costs.
-var peers = append(otelPeers,
+// drops what it gets: the floor of what it costs. Before them is the guard with
+// OpenTelemetry, which needs modules that nopeers leaves out.
+var peers = append(append([]candidate{guardOTel}, otelPeers...),
 	candidate{
 		name: "sqlmw", what: "interceptors, the null interceptor",
 		module: "github.com/ngrok/sqlmw", wrapsAll: true,

@@ -119,7 +119,7 @@ func TestCandidates(t *testing.T) {
 	}
 	want := []string{"raw", "raw2", "leakguard", "leakguard-observe", "leakguard-off", "leakguard-nostacks"}
 	if len(peers) > 0 {
-		want = append(want, "otelsql", "otelsql-sdk", "nhat", "nhat-sdk", "sqlmw", "sqlhooks", "sqldb-logger", "dd-trace")
+		want = append(want, "leakguard-otel", "otelsql", "otelsql-sdk", "nhat", "nhat-sdk", "sqlmw", "sqlhooks", "sqldb-logger", "dd-trace")
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("candidates = %v, want %v", names, want)

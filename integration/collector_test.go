@@ -69,8 +69,15 @@ func export(t *testing.T) {
 	var mu sync.Mutex
 	cancel := tracker.Default().SubscribeLifecycle(func(e tracker.Event) {
 		name := "connection." + e.Type.String()
-		if e.Leak != nil {
+		switch {
+		case e.Leak != nil:
 			name = e.Leak.Kind.String() + "." + e.Type.String()
+		case e.Type == tracker.EventDegraded:
+			name = "memory.degraded"
+		case e.Pressure != nil && e.Pressure.On:
+			name = "memory.pressure.begun"
+		case e.Pressure != nil:
+			name = "memory.pressure.ended"
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -102,6 +109,9 @@ func export(t *testing.T) {
 		}
 	}
 }
+
+// above stands for any value above 0.
+const above = -1
 
 func checkMetrics(t *testing.T, got map[string]metric) {
 	t.Helper()
@@ -143,6 +153,18 @@ func checkMetrics(t *testing.T, got map[string]metric) {
 		{"sqlite_leakguard.statement.count", "held", 1},
 		{"db.client.connection.count", "held used", 1},
 		{"db.client.connection.count", "held idle", 0},
+		{"sqlite_leakguard.recycled", "heavy pressure", 1},
+		{"sqlite_leakguard.force_closed", "heavy", 1},
+		{"sqlite_leakguard.blocked", "blocked busy", 1},
+		{"sqlite_leakguard.blocked", "blocked locked", 0},
+		{"sqlite_leakguard.leaks", "logged transaction wal_limit", 1},
+		{"sqlite_leakguard.leaks", "again pool max_pools", 1},
+		{"sqlite_leakguard.recovered", "again pool", 1},
+		{"sqlite_leakguard.sqlite.memory", "", sqliteBytes},
+		{"sqlite_leakguard.memory.pressure.active", "", 0},
+		{"sqlite_leakguard.memory.pressure.events", "", 1},
+		{"sqlite_leakguard.connection.memory", "heavy", above},
+		{"sqlite_leakguard.wal.size", "logged", above},
 	} {
 		_, points := got[want.metric].instrument()
 		found := false
@@ -155,7 +177,7 @@ func checkMetrics(t *testing.T, got map[string]metric) {
 			}
 			if strings.Join(words, " ") == want.attrs {
 				found = true
-				if p.value() != want.value {
+				if p.value() != want.value && !(want.value == above && p.value() > 0) {
 					t.Errorf("%s of %s is %v, want %v", want.metric, want.attrs, p.value(), want.value)
 				}
 			}
@@ -204,7 +226,7 @@ func checkEvents(t *testing.T, got map[string][]record) {
 	}
 	for _, p := range plants {
 		for _, name := range p.events {
-			line := strconv.Itoa(lineOf(t, p.mark))
+			line := strconv.Itoa(lineOf(t, "leaks_test.go", p.mark))
 			var others []string
 			found := slices.ContainsFunc(got["sqlite_leakguard."+name], func(r record) bool {
 				a := r.Attributes
@@ -220,6 +242,7 @@ func checkEvents(t *testing.T, got map[string][]record) {
 			}
 		}
 	}
+	checkBlocked(t, got["sqlite_leakguard.connection.blocked"])
 	text := slices.ContainsFunc(got["sqlite_leakguard.rows.reaped"], func(r record) bool {
 		return r.Attributes.get("db.query.text") == "SELECT text FROM notes -- secret"
 	})

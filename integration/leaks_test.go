@@ -69,6 +69,7 @@ func program(t *testing.T, told func(name string)) {
 		}
 		return db
 	}
+	pressure(t, open("heavy", "&_leakguard_memory_interval=20ms"), told)
 	const soon = "&_leakguard_check_interval=20ms&_leakguard_leak_after=50ms"
 	check := func(err error) {
 		t.Helper()
@@ -129,6 +130,19 @@ func program(t *testing.T, told func(name string)) {
 	told("kept connection.kept")
 	check(kept.Ping())
 	holdAll(t, open("held", ""))
+
+	// In the way of others.
+	block(t, open("blocked", "&_busy_timeout=1"))
+	told("blocked connection.blocked")
+	pin(t, open("logged", "&_leakguard_check_interval=20ms&_leakguard_wal_limit=1&_leakguard=observe"))
+	told("logged transaction.suspect")
+
+	// Too many pools of one file.
+	first, second := openAgain(t, dir), openAgain(t, dir)
+	told("again pool.suspect")
+	check(second.Close())
+	told("again pool.recovered")
+	t.Cleanup(func() { check(first.Close()) })
 }
 
 func forgetTransaction(t *testing.T, db *sql.DB) {
@@ -241,10 +255,10 @@ func holdAll(t *testing.T, db *sql.DB) {
 	})
 }
 
-// lineOf returns the line of this file that a plant is marked at.
-func lineOf(t *testing.T, mark string) int {
+// lineOf returns the line of a file that a plant is marked at.
+func lineOf(t *testing.T, file, mark string) int {
 	t.Helper()
-	source, err := os.ReadFile("leaks_test.go")
+	source, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,6 +79,7 @@ type value struct {
 	StringValue *string
 	IntValue    *string
 	DoubleValue *float64
+	BoolValue   *bool
 }
 
 // text returns the value, and the type as doc.go spells it.
@@ -90,6 +91,8 @@ func (v value) text() (text, kind string) {
 		return *v.IntValue, "int"
 	case v.DoubleValue != nil:
 		return strconv.FormatFloat(*v.DoubleValue, 'g', -1, 64), "double"
+	case v.BoolValue != nil:
+		return strconv.FormatBool(*v.BoolValue), "boolean"
 	}
 	return "", ""
 }

@@ -44,7 +44,7 @@ func TestPrometheus(t *testing.T) {
 		"OTEL_BLRP_SCHEDULE_DELAY=100",
 	}
 	app := run(t, env, webapp, "-addr", addr, "-db", "file:"+filepath.Join(dir, "notes.db")+
-		"?_journal_mode=WAL&_leakguard_name=notes&_leakguard_leak_after=100ms&_leakguard_check_interval=50ms")
+		"?_journal_mode=WAL&_leakguard_name=notes&_leakguard_leak_after=100ms&_leakguard_check_interval=50ms&_leakguard_memory_interval=100ms")
 	eventually(t, "the web service", listens(addr))
 
 	server := freeAddr(t)
@@ -69,6 +69,9 @@ scrape_configs:
 	const leaks = `sum(sqlite_leakguard_leaks_total{db_client_connection_pool_name="notes",sqlite_leakguard_kind="transaction"})`
 	// Its series is there before the first leak, so that increase() sees it.
 	eventually(t, "the counter", func() error { return p.expect(leaks, "0") })
+	for _, bytes := range []string{"sqlite_leakguard_sqlite_memory_bytes", "sqlite_leakguard_connection_memory_bytes", "sqlite_leakguard_wal_size_bytes"} {
+		eventually(t, bytes, func() error { return p.expect("count("+bytes+" > 0)", "1") })
+	}
 
 	const traceID = "0af7651916cd43dd8448eb211c80319c"
 	req, err := http.NewRequest("POST", "http://"+addr+"/import", strings.NewReader("one\n\ntwo\n"))
@@ -141,7 +144,7 @@ func exprs(t *testing.T) (all []string) {
 	return all
 }
 
-var metricName = regexp.MustCompile(`\b(?:sqlite_leakguard|db_client)_\w+_(?:total|count|seconds|bucket)\b`)
+var metricName = regexp.MustCompile(`\b(?:sqlite_leakguard|db_client)_\w+_(?:total|count|seconds|bytes|active|bucket)\b`)
 
 // named are the metrics that the dashboard and the alerts name.
 func named(t *testing.T) []string {

@@ -16,9 +16,7 @@ func promNames(t *testing.T) (metrics, series, labels []string) {
 	t.Helper()
 	for _, row := range tables(t)["name instrument"] {
 		name := strings.ReplaceAll(row[0], ".", "_")
-		if row[2] == "s" {
-			name += "_seconds"
-		}
+		name += map[string]string{"s": "_seconds", "By": "_bytes"}[row[2]]
 		switch row[1] {
 		case "Counter":
 			name += "_total"

@@ -60,8 +60,10 @@ func TestDocumentedMetrics(t *testing.T) {
 	c.Register(still{})
 	defer c.Close()
 	<-opened
+	c.Record()
 	c.CheckOut("")
 	c.CheckIn()
+	c.Recorded()
 	c.Operated("INSERT", time.Millisecond, "2067")
 
 	want := make(map[string]string)
@@ -82,18 +84,21 @@ func TestDocumentedMetrics(t *testing.T) {
 }
 
 // never are the pairs that the tracker does not tell: a lease that holds nothing
-// is only reported, and of leases and transactions collection proves nothing.
+// or a pool is only reported, and of these and transactions collection proves
+// nothing.
 var never = map[[2]string]bool{
 	{"connection", "reaped"}:  true,
 	{"connection", "proven"}:  true,
 	{"transaction", "proven"}: true,
+	{"pool", "reaped"}:        true,
+	{"pool", "proven"}:        true,
 }
 
 // TestDocumentedEvents emits every event with every attribute.
 func TestDocumentedEvents(t *testing.T) {
 	b := newBackend(t)
 	e := events{logger: b.logs.Logger(ScopeName), queryText: true}
-	for typ := tracker.EventOpened; typ <= tracker.EventClosed; typ++ {
+	for typ := tracker.EventOpened; typ <= tracker.EventDegraded; typ++ {
 		ev := tracker.Event{Type: typ, Time: time.Now(), Pool: "db", ConnectionID: "db#1", Reason: "why"}
 		switch typ {
 		case tracker.EventSuspect, tracker.EventProven, tracker.EventRecovered, tracker.EventReaped:
@@ -104,6 +109,15 @@ func TestDocumentedEvents(t *testing.T) {
 				full := fullLeak()
 				full.Kind = k
 				ev.Leak = &full
+				e.tell(ev)
+			}
+		case tracker.EventBlocked:
+			b := fullBlame()
+			ev.Blame = &b
+			e.tell(ev)
+		case tracker.EventPressure:
+			for _, on := range []bool{true, false} {
+				ev.Pressure = &tracker.Pressure{On: on, UsedPercent: 90, Stall: 12, Limit: 85, Released: 1, Closed: 2, ClosedBytes: 3}
 				e.tell(ev)
 			}
 		default:
@@ -120,7 +134,7 @@ func TestDocumentedEvents(t *testing.T) {
 	for _, r := range b.records() {
 		got[r.EventName()] = r.Severity().String()
 		for k, v := range attributesOf(r) {
-			types[string(k)] = strings.ToLower(strings.TrimSuffix(strings.Replace(v.Type().String(), "FLOAT64", "double", 1), "64"))
+			types[string(k)] = spelled.Replace(v.Type().String())
 		}
 	}
 	compare(t, "event", got, want)
@@ -130,6 +144,9 @@ func TestDocumentedEvents(t *testing.T) {
 	}
 	compare(t, "attribute", types, want)
 }
+
+// spelled turns the names of attribute types into those of the table.
+var spelled = strings.NewReplacer("STRING", "string", "INT64", "int", "FLOAT64", "double", "BOOL", "boolean")
 
 // fullLeak has everything that a leak can have.
 func fullLeak() tracker.Leak {
@@ -142,9 +159,25 @@ func fullLeak() tracker.Leak {
 	defer c.Close()
 	return tracker.Leak{
 		ID: 7, Kind: tracker.KindTransaction, Reason: tracker.ReasonLeakAfter, Pool: "db", ConnectionID: "db#1",
-		Age: time.Minute, Idle: time.Second, Limit: time.Second, Count: 100, Level: 2,
+		Age: time.Minute, Idle: time.Second, Limit: time.Second, Count: 100, Bytes: 5000, LimitBytes: 4000, Level: 2,
 		Query: "SELECT 'secret'", Exempt: "on purpose", Kept: "attached", Stack: tr.Held()[0].Stack,
 		Trace: tracker.Trace{TraceID: [16]byte{1}, SpanID: [8]byte{2}, Flags: 1},
+	}
+}
+
+// fullBlame has everything that a blame can have.
+func fullBlame() tracker.Blame {
+	l := fullLeak()
+	return tracker.Blame{
+		File: "/home/someone/db", Query: "INSERT 'secret'", Stack: l.Stack,
+		Trace: tracker.Trace{TraceID: [16]byte{7}, SpanID: [8]byte{8}},
+		Holders: []tracker.Holder{
+			{State: tracker.TxWrite, Held: tracker.Held{
+				Kind: tracker.KindTransaction, Pool: "other", ConnectionID: "other#1", Age: time.Minute,
+				Query: "UPDATE 'secret'", Stack: l.Stack, Trace: l.Trace,
+			}},
+			{State: tracker.TxUnknown, Held: tracker.Held{Kind: tracker.KindRows, ConnectionID: "db#2", Query: "SELECT 'secret'"}},
+		},
 	}
 }
 
@@ -195,7 +228,9 @@ func TestLeakEvent(t *testing.T) {
 			"sqlite_leakguard.age":               attribute.Float64Value(60),
 			"sqlite_leakguard.idle":              attribute.Float64Value(1),
 			"sqlite_leakguard.limit":             attribute.Float64Value(1),
-			"sqlite_leakguard.prepared":          attribute.Int64Value(100),
+			"sqlite_leakguard.count":             attribute.Int64Value(100),
+			"sqlite_leakguard.bytes":             attribute.Int64Value(5000),
+			"sqlite_leakguard.limit_bytes":       attribute.Int64Value(4000),
 			"sqlite_leakguard.exempt":            attribute.StringValue("on purpose"),
 			"sqlite_leakguard.kept":              attribute.StringValue("attached"),
 			"sqlite_leakguard.transaction.level": attribute.Int64Value(2),

@@ -1,6 +1,8 @@
 package otel
 
 import (
+	"context"
+
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/log"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -16,14 +18,15 @@ const (
 	keyAge        = attribute.Key("sqlite_leakguard.age")
 	keyIdle       = attribute.Key("sqlite_leakguard.idle")
 	keyLimit      = attribute.Key("sqlite_leakguard.limit")
-	keyPrepared   = attribute.Key("sqlite_leakguard.prepared")
+	keyCount      = attribute.Key("sqlite_leakguard.count")
+	keyBytes      = attribute.Key("sqlite_leakguard.bytes")
+	keyLimitBytes = attribute.Key("sqlite_leakguard.limit_bytes")
 	keyLevel      = attribute.Key("sqlite_leakguard.transaction.level")
 	keyExempt     = attribute.Key("sqlite_leakguard.exempt")
 	keyKept       = attribute.Key("sqlite_leakguard.kept")
 )
 
-// severities are the tracker's events that become events here, and the kinds
-// they can be of.
+// severities are the tracker's events that become events here.
 var severities = map[tracker.EventType]log.Severity{
 	tracker.EventSuspect:   log.SeverityWarn,
 	tracker.EventProven:    log.SeverityWarn,
@@ -31,16 +34,28 @@ var severities = map[tracker.EventType]log.Severity{
 	tracker.EventRecovered: log.SeverityInfo,
 	tracker.EventKept:      log.SeverityWarn,
 	tracker.EventRecycled:  log.SeverityDebug,
+	tracker.EventBlocked:   log.SeverityWarn,
+	tracker.EventPressure:  log.SeverityWarn,
+	tracker.EventDegraded:  log.SeverityWarn,
 }
 
-// eventName is of a fixed set: the kinds with what becomes of them, and two of
-// connections alone.
-func eventName(e tracker.Event) string {
-	kind := tracker.KindConnection
-	if e.Leak != nil {
-		kind = e.Leak.Kind
+// nameAndSeverity are of a fixed set: kinds with what becomes of them, what
+// happens to connections alone, and what is told of memory. ok is false for
+// what is no event here.
+func nameAndSeverity(e *tracker.Event) (name string, s log.Severity, ok bool) {
+	s, ok = severities[e.Type]
+	what, how := tracker.KindConnection.String(), e.Type.String()
+	switch {
+	case e.Leak != nil:
+		what = e.Leak.Kind.String()
+	case e.Type == tracker.EventPressure && e.Pressure.On:
+		what, how = "memory", "pressure.begun"
+	case e.Type == tracker.EventPressure:
+		what, how, s = "memory", "pressure.ended", log.SeverityInfo
+	case e.Type == tracker.EventDegraded:
+		what = "memory"
 	}
-	return namespace + kind.String() + "." + e.Type.String()
+	return namespace + what + "." + how, s, ok
 }
 
 // events emits log records on the tracker's dispatcher.
@@ -51,17 +66,15 @@ type events struct {
 }
 
 func (e *events) tell(ev tracker.Event) {
-	severity, ok := severities[ev.Type]
+	name, severity, ok := nameAndSeverity(&ev)
 	if !ok {
 		return
 	}
-	ctx, name := background, eventName(ev)
-	if l := ev.Leak; l != nil && l.Trace.IsValid() {
-		ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
-			TraceID:    l.Trace.TraceID,
-			SpanID:     l.Trace.SpanID,
-			TraceFlags: trace.TraceFlags(l.Trace.Flags),
-		}))
+	ctx := background
+	if ev.Leak != nil {
+		ctx = inSpan(ctx, ev.Leak.Trace)
+	} else if ev.Blame != nil {
+		ctx = inSpan(ctx, ev.Blame.Trace)
 	}
 	if !e.logger.Enabled(ctx, log.EnabledParameters{Severity: severity, EventName: name}) {
 		return
@@ -72,11 +85,24 @@ func (e *events) tell(ev tracker.Event) {
 	r.SetObservedTimestamp(ev.Time)
 	r.SetSeverity(severity)
 	r.AddAttributes(e.attrs...)
-	r.AddAttributes(
-		semconv.DBSystemNameSQLite,
-		semconv.DBClientConnectionPoolName(ev.Pool),
-		keyConnection.String(ev.ConnectionID),
-	)
+	r.AddAttributes(semconv.DBSystemNameSQLite)
+	switch ev.Type { // the process's: the pool is only the one whose logger is told
+	case tracker.EventPressure:
+		pressure(&r, ev.Pressure)
+	case tracker.EventDegraded:
+		r.SetBody(attribute.StringValue(string(ev.Reason)))
+	default:
+		e.pool(&r, &ev)
+	}
+	e.logger.Emit(ctx, r)
+}
+
+// pool says what happened in a pool.
+func (e *events) pool(r *log.Record, ev *tracker.Event) {
+	r.AddAttributes(semconv.DBClientConnectionPoolName(ev.Pool))
+	if ev.ConnectionID != "" {
+		r.AddAttributes(keyConnection.String(ev.ConnectionID))
+	}
 	if ev.Type == tracker.EventKept {
 		r.AddAttributes(keyKept.String(string(ev.Reason)))
 	} else {
@@ -86,7 +112,25 @@ func (e *events) tell(ev tracker.Event) {
 		r.AddAttributes(e.leak(ev.Leak)...)
 		r.SetBody(attribute.StringValue(e.body(*ev.Leak)))
 	}
-	e.logger.Emit(ctx, r)
+	if ev.Blame != nil {
+		e.blocked(r, ev.Blame)
+	}
+}
+
+// inSpan returns a context in the span that a trace names.
+func inSpan(ctx context.Context, t tracker.Trace) context.Context {
+	if !t.IsValid() {
+		return ctx
+	}
+	return trace.ContextWithSpanContext(ctx, spanContext(t))
+}
+
+func spanContext(t tracker.Trace) trace.SpanContext {
+	return trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID:    t.TraceID,
+		SpanID:     t.SpanID,
+		TraceFlags: trace.TraceFlags(t.Flags),
+	})
 }
 
 // body is the leak as one line for a person, with its query only if that may
@@ -109,7 +153,10 @@ func (e *events) leak(l *tracker.Leak) []attribute.KeyValue {
 		attrs = append(attrs, keyLimit.Float64(l.Limit.Seconds()))
 	}
 	if l.Count > 0 {
-		attrs = append(attrs, keyPrepared.Int64(l.Count))
+		attrs = append(attrs, keyCount.Int64(l.Count))
+	}
+	if l.LimitBytes > 0 {
+		attrs = append(attrs, keyBytes.Int64(l.Bytes), keyLimitBytes.Int64(l.LimitBytes))
 	}
 	if l.Level > 0 {
 		attrs = append(attrs, keyLevel.Int(l.Level))
@@ -120,16 +167,24 @@ func (e *events) leak(l *tracker.Leak) []attribute.KeyValue {
 	if l.Kept != "" {
 		attrs = append(attrs, keyKept.String(l.Kept))
 	}
-	if site := l.Site(); site != (tracker.Frame{}) {
-		attrs = append(attrs,
-			semconv.CodeFunctionName(site.Function),
-			semconv.CodeFilePath(site.File),
-			semconv.CodeLineNumber(site.Line),
-			semconv.CodeStacktrace(l.Stack.String()),
-		)
-	}
+	attrs = append(attrs, code("", l.Stack)...)
 	if e.queryText && l.Query != "" {
 		attrs = append(attrs, semconv.DBQueryText(l.Query))
 	}
 	return attrs
+}
+
+// code says where a call stack was, under the names of the conventions behind a
+// prefix; nothing if it was not recorded.
+func code(prefix attribute.Key, stack tracker.Stack) []attribute.KeyValue {
+	site := stack.Site()
+	if site == (tracker.Frame{}) {
+		return nil
+	}
+	return []attribute.KeyValue{
+		(prefix + semconv.CodeFunctionNameKey).String(site.Function),
+		(prefix + semconv.CodeFilePathKey).String(site.File),
+		(prefix + semconv.CodeLineNumberKey).Int(site.Line),
+		(prefix + semconv.CodeStacktraceKey).String(stack.String()),
+	}
 }

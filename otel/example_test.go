@@ -30,12 +30,16 @@ func ExampleStart() {
 	if err := reader.Collect(context.Background(), &collected); err != nil {
 		fmt.Println(err)
 	}
-	// No pool is open, so there is only the tracker's own metric.
+	// No pool is open, so there are only the process's own metrics.
 	for _, m := range collected.ScopeMetrics[0].Metrics {
 		fmt.Println(m.Name, m.Unit)
 	}
 	if err := stop(); err != nil {
 		fmt.Println(err)
 	}
-	// Output: sqlite_leakguard.events.dropped {event}
+	// Output:
+	// sqlite_leakguard.events.dropped {event}
+	// sqlite_leakguard.sqlite.memory By
+	// sqlite_leakguard.memory.pressure.active {state}
+	// sqlite_leakguard.memory.pressure.events {event}
 }

@@ -141,12 +141,17 @@ type collected struct {
 	points           []point
 }
 
+func (b *backend) read(rm *metricdata.ResourceMetrics) {
+	b.t.Helper()
+	if err := b.reader.Collect(context.Background(), rm); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 func (b *backend) collect() map[string]collected {
 	b.t.Helper()
 	var rm metricdata.ResourceMetrics
-	if err := b.reader.Collect(context.Background(), &rm); err != nil {
-		b.t.Fatal(err)
-	}
+	b.read(&rm)
 	all := make(map[string]collected)
 	for _, sm := range rm.ScopeMetrics {
 		for _, m := range sm.Metrics {
@@ -164,6 +169,11 @@ func (b *backend) collect() map[string]collected {
 				c.instrument = "Gauge"
 				for _, p := range d.DataPoints {
 					c.points = append(c.points, point{attrs: texts(p.Attributes), value: p.Value})
+				}
+			case metricdata.Gauge[int64]:
+				c.instrument = "Gauge"
+				for _, p := range d.DataPoints {
+					c.points = append(c.points, point{attrs: texts(p.Attributes), value: float64(p.Value)})
 				}
 			case metricdata.Histogram[float64]:
 				c.instrument = "Histogram"

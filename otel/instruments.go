@@ -87,13 +87,28 @@ var instruments = []instrument{
 	{
 		whole: counter("recycled", "{connection}", "Connections given up for a limit of the pool."),
 		read: func(p *tracker.PoolFigures, tell func(label, float64)) {
-			for _, r := range recycling {
-				tell(label{reason: string(r)}, 0)
-			}
-			for _, r := range p.Recycled {
-				tell(label{reason: string(r.Reason)}, float64(r.Count))
-			}
+			byReason(recycling, p.Recycled, tell)
 		},
+	},
+	{
+		whole: counter("force_closed", "{connection}", "SQLite handles that the guard closed."),
+		read: func(p *tracker.PoolFigures, tell func(label, float64)) {
+			tell(label{}, float64(p.ForceClosed))
+		},
+	},
+	{
+		whole: counter("blocked", "{operation}", "Operations that failed because somebody else held a lock."),
+		read: func(p *tracker.PoolFigures, tell func(label, float64)) {
+			byReason(blocking, p.Blocked, tell)
+		},
+	},
+	{
+		whole: upDown("connection.memory", "By", "Memory that SQLite holds for open connections."),
+		read:  now(func(p *tracker.PoolFigures) int { return int(p.Memory) }),
+	},
+	{
+		whole: upDown("wal.size", "By", "Size of the write-ahead log, told for one pool of each file."),
+		read:  now(func(p *tracker.PoolFigures) int { return int(p.WAL) }),
 	},
 	{
 		whole: upDown("transaction.count", "{transaction}", "Open transactions."),
@@ -123,25 +138,56 @@ var instruments = []instrument{
 		whole: counter("events.dropped", "{event}", "Events and timings that full queues lost, in the whole tracker."),
 		total: func(f *tracker.Figures) float64 { return float64(f.EventsDropped) },
 	},
+	{
+		whole: upDown("sqlite.memory", "By", "Memory that SQLite has allocated in the process."),
+		total: func(f *tracker.Figures) float64 { return float64(f.SQLiteMemory) },
+	},
+	{
+		whole: func(m metric.Meter) (metric.Int64Observable, error) {
+			return m.Int64ObservableGauge(namespace+"memory.pressure.active", metric.WithUnit("{state}"),
+				metric.WithDescription("1 while the memory of the machine or container is short, else 0."))
+		},
+		total: func(f *tracker.Figures) float64 {
+			if f.MemoryPressure {
+				return 1
+			}
+			return 0
+		},
+	},
+	{
+		whole: counter("memory.pressure.events", "{event}", "How often memory pressure began."),
+		total: func(f *tracker.Figures) float64 { return float64(f.PressureEvents) },
+	},
 }
 
-// usual are the leaks that the guard's own criteria find, and recycling the
-// reasons to give a connection up. They are told from the start, as 0: what
+// usual are the leaks that the guard's own criteria find, recycling the reasons
+// to give a connection up, and blocking those of a blocked operation. They are
+// told from the start, as 0: what
 // counts increases would miss the first one of a series that begins with 1.
 var (
 	usual = []label{
 		leakLabel(tracker.KindConnection, tracker.ReasonLeakAfter),
+		leakLabel(tracker.KindConnection, tracker.ReasonLeakMemory),
 		leakLabel(tracker.KindConnection, tracker.ReasonPanic),
 		leakLabel(tracker.KindTransaction, tracker.ReasonLeakAfter),
 		leakLabel(tracker.KindTransaction, tracker.ReasonTxTimeout),
 		leakLabel(tracker.KindTransaction, tracker.ReasonInPool),
+		leakLabel(tracker.KindTransaction, tracker.ReasonWALLimit),
 		leakLabel(tracker.KindStatement, tracker.ReasonProven),
 		leakLabel(tracker.KindStatement, tracker.ReasonMaxStatements),
 		leakLabel(tracker.KindRows, tracker.ReasonLeakAfter),
 		leakLabel(tracker.KindRows, tracker.ReasonProven),
+		leakLabel(tracker.KindRows, tracker.ReasonWALLimit),
+		leakLabel(tracker.KindPool, tracker.ReasonMaxPools),
 	}
-	recycling = []tracker.Reason{tracker.ReasonMaxLifetime, tracker.ReasonMaxAccess, tracker.ReasonMaxIdle}
-	kinds     = []tracker.Kind{tracker.KindConnection, tracker.KindTransaction, tracker.KindStatement, tracker.KindRows}
+	recycling = []tracker.Reason{
+		tracker.ReasonMaxLifetime, tracker.ReasonMaxAccess, tracker.ReasonMaxIdle,
+		tracker.ReasonConnMemory, tracker.ReasonPressure,
+	}
+	blocking = []tracker.Reason{tracker.ReasonBusy, tracker.ReasonBusySnapshot, tracker.ReasonLocked}
+	kinds    = []tracker.Kind{
+		tracker.KindConnection, tracker.KindTransaction, tracker.KindStatement, tracker.KindRows, tracker.KindPool,
+	}
 )
 
 func leakLabel(k tracker.Kind, r tracker.Reason) label {
@@ -154,6 +200,15 @@ func byKind(p *tracker.PoolFigures, tell func(label, float64), count func(tracke
 	}
 	for _, l := range p.Leaks {
 		tell(label{kind: l.Kind.String()}, float64(count(l)))
+	}
+}
+
+func byReason(usual []tracker.Reason, counts []tracker.ReasonCount, tell func(label, float64)) {
+	for _, r := range usual {
+		tell(label{reason: string(r)}, 0)
+	}
+	for _, n := range counts {
+		tell(label{reason: string(n.Reason)}, float64(n.Count))
 	}
 }
 

@@ -30,6 +30,9 @@ type Blame struct {
 	// Query is the SQL text that could not go on, Stack who ran it.
 	Query string `json:"query,omitempty"`
 	Stack Stack  `json:"-"`
+	// Trace is the span of its transaction or else of its lease, zero if none
+	// was known (see SetTraceHook).
+	Trace Trace `json:"trace,omitzero"`
 	// Holders are the connections of this process that were in the way when
 	// the error came back, the most likely one first. Empty: another process
 	// holds the file, or whoever did had let go by then.
@@ -118,6 +121,7 @@ func (c *Conn) OpenedFile(f File) { c.file = f }
 func (c *Conn) Blocked(reason Reason) {
 	p, t := c.pool, c.pool.tracker
 	p.count(func(n *counters) { n.blocked.Add(1) })
+	p.tally.block(reason)
 	now := t.clock.now()
 	last := p.blamed.Load()
 	if last != 0 && now+1-time.Duration(last) < blameInterval || !p.blamed.CompareAndSwap(last, int64(now)+1) {
@@ -130,6 +134,7 @@ func (c *Conn) Blocked(reason Reason) {
 	}
 	c.lock()
 	b.Query = c.query
+	b.Trace = cmp.Or(c.tx.trace(), c.lease.trace())
 	c.unlock()
 	b.Holders = c.holders(reason)
 	t.blame(b, now)

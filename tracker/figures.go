@@ -17,6 +17,14 @@ type Figures struct {
 	// EventsDropped counts events, lease times and operations that full queues
 	// lost.
 	EventsDropped uint64
+	// SQLiteMemory is what all of SQLite had allocated in this process when the
+	// memory monitor last looked, in bytes; 0 before that.
+	SQLiteMemory uint64
+	// MemoryPressure says that memory is short now, as far as there are
+	// connections for which the monitor looks; PressureEvents counts how often
+	// that has begun.
+	MemoryPressure bool
+	PressureEvents uint64
 }
 
 // PoolFigures are the numbers of one pool.
@@ -29,7 +37,18 @@ type PoolFigures struct {
 	// Leaks counts leaks, by kind, then reason.
 	Leaks []LeakCount
 	// Recycled counts connections given up, by reason.
-	Recycled []RecycleCount
+	Recycled []ReasonCount
+	// Blocked counts operations that failed because somebody else held a lock,
+	// by reason.
+	Blocked []ReasonCount
+	// ForceClosed counts SQLite handles closed by the guard.
+	ForceClosed uint64
+	// Memory is what SQLite held for the open connections when the memory
+	// monitor last looked, in bytes.
+	Memory int64
+	// WAL is the size of the database's write-ahead log at the last check, in
+	// bytes. Of several pools of one file the oldest has it, the others 0.
+	WAL int64
 }
 
 // Openings are open resources of one kind.
@@ -49,8 +68,8 @@ type LeakCount struct {
 	Found, Reaped, Recovered uint64
 }
 
-// RecycleCount counts the connections given up for one reason.
-type RecycleCount struct {
+// ReasonCount counts what happened for one reason.
+type ReasonCount struct {
 	Reason Reason
 	Count  uint64
 }
@@ -65,15 +84,20 @@ func (t *Tracker) Figures() Figures {
 	f.Pools = make([]PoolFigures, 0, len(t.pools))
 	for _, p := range t.pools {
 		at[p] = len(f.Pools)
-		n := PoolFigures{Pool: p.name}
+		n := PoolFigures{Pool: p.name, ForceClosed: p.n.forceClosed.Load()}
 		p.tally.figures(&n)
 		f.Pools = append(f.Pools, n)
+	}
+	for _, p := range t.walPoolsLocked() {
+		f.Pools[at[p]].WAL = p.wal
 	}
 	for _, c := range t.conns {
 		if i, ok := at[c.pool]; ok {
 			c.figures(&f.Pools[i], now)
 		}
 	}
+	f.SQLiteMemory = t.monitor.last.SQLite
+	f.MemoryPressure, f.PressureEvents = t.monitor.pressedLocked(), t.monitor.under.events
 	t.mu.Unlock()
 	slices.SortFunc(f.Pools, func(a, b PoolFigures) int { return strings.Compare(a.Pool, b.Pool) })
 
@@ -84,7 +108,7 @@ func (t *Tracker) Figures() Figures {
 	return f
 }
 
-// figures adds one connection to its pool's.
+// figures adds one connection to its pool's. Tracker.mu is held.
 func (c *Conn) figures(n *PoolFigures, now time.Duration) {
 	c.lock()
 	defer c.unlock()
@@ -92,6 +116,9 @@ func (c *Conn) figures(n *PoolFigures, now time.Duration) {
 		n.Leased++
 	} else {
 		n.Idle++
+	}
+	if !c.reaped { // whose handle is closed
+		n.Memory += c.memory.bytes
 	}
 	if c.tx.id != 0 {
 		n.Transactions.add(&c.tx, now)
@@ -116,11 +143,16 @@ func (y *tally) figures(n *PoolFigures) {
 	for _, l := range y.leaks {
 		n.Leaks = append(n.Leaks, *l)
 	}
-	for r, count := range y.recycled {
-		n.Recycled = append(n.Recycled, RecycleCount{r, count})
-	}
+	n.Recycled, n.Blocked = byReason(y.recycled), byReason(y.blocked)
 	slices.SortFunc(n.Leaks, func(a, b LeakCount) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Reason, b.Reason))
 	})
-	slices.SortFunc(n.Recycled, func(a, b RecycleCount) int { return cmp.Compare(a.Reason, b.Reason) })
+}
+
+func byReason(counts map[Reason]uint64) (out []ReasonCount) {
+	for r, n := range counts {
+		out = append(out, ReasonCount{r, n})
+	}
+	slices.SortFunc(out, func(a, b ReasonCount) int { return cmp.Compare(a.Reason, b.Reason) })
+	return out
 }

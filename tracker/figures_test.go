@@ -2,6 +2,8 @@ package tracker
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"testing/synctest"
@@ -49,7 +51,7 @@ func TestFigures(t *testing.T) {
 		if !reflect.DeepEqual(leaks, wantLeaks) {
 			t.Errorf("leaks %q, want %q", leaks, wantLeaks)
 		}
-		if want := []RecycleCount{{ReasonMaxAccess, 2}}; !reflect.DeepEqual(got.Pools[0].Recycled, want) {
+		if want := []ReasonCount{{ReasonMaxAccess, 2}}; !reflect.DeepEqual(got.Pools[0].Recycled, want) {
 			t.Errorf("recycled %v, want %v", got.Pools[0].Recycled, want)
 		}
 		s := l.Stats()
@@ -59,6 +61,116 @@ func TestFigures(t *testing.T) {
 		}
 		if found != s.LeakedDetected || reaped != s.Reaped {
 			t.Errorf("figures count %d found and %d reaped, Stats %d and %d", found, reaped, s.LeakedDetected, s.Reaped)
+		}
+	})
+}
+
+// TestFiguresOfMemoryAndWAL: a file's log counts once, connections' memory for
+// each pool, SQLite's once.
+func TestFiguresOfMemoryAndWAL(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		file := filepath.Join(t.TempDir(), "db")
+		if err := os.WriteFile(file+"-wal", make([]byte, 5000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var memory box[Memory]
+		memory.set(Memory{Total: 100, UsedPercent: 90, SQLite: 7000})
+		l.SetMemorySource(memory.get)
+		policy := limits(func(p *Policy) { p.Pressure = 0.8 })
+		for i, name := range []string{"old", "new"} {
+			p := newPool(t, l.Tracker, PoolConfig{Name: name, Mode: Observe, Policy: policy, Logger: quiet})
+			for range 2 {
+				f := &fake{l: l, bytes: int64(1000 * (i + 1))}
+				f.mu.Lock()
+				f.Conn = p.New(false, "")
+				f.OpenedFile(File{Path: file})
+				f.Register(f)
+				f.mu.Unlock()
+				l.fakes = append(l.fakes, f)
+			}
+			time.Sleep(time.Second)
+		}
+		l.fakes[0].Blocked(ReasonBusy)
+		l.fakes[0].Blocked(ReasonBusy)
+		l.fakes[1].Blocked(ReasonLocked)
+		l.fakes[3].out("")
+		l.fakes[3].ForceClosed()
+		l.sleep(2 * time.Minute)
+		got := l.Figures()
+		want := Figures{SQLiteMemory: 7000, MemoryPressure: true, PressureEvents: 1, Pools: []PoolFigures{
+			{Pool: "new", Idle: 1, Leased: 1, Memory: 2000, ForceClosed: 1},
+			{Pool: "old", Idle: 2, Memory: 2000, WAL: 5000, Blocked: []ReasonCount{{ReasonBusy, 2}, {ReasonLocked, 1}}},
+		}}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("figures %+v,\nwant %+v", got, want)
+		}
+		if n := l.Stats().WALBytes; n != 5000 {
+			t.Errorf("Stats: %d bytes of WAL", n)
+		}
+		memory.set(Memory{Total: 100, UsedPercent: 10})
+		l.sleep(2 * time.Minute)
+		if got := l.Figures(); got.MemoryPressure || got.PressureEvents != 1 {
+			t.Errorf("after the pressure: %+v", got)
+		}
+		for _, f := range l.fakes[:2] {
+			f.Close()
+		}
+		l.fakes = l.fakes[2:]
+		if got := l.Figures().Pools; got[0].WAL != 5000 || got[1].WAL != 0 || got[1].Memory != 0 {
+			t.Errorf("with the new pool alone: %+v", got)
+		}
+		memory.set(Memory{Total: 100, UsedPercent: 90})
+		l.sleep(2 * time.Minute)
+		if got := l.Figures(); !got.MemoryPressure || got.PressureEvents != 2 {
+			t.Errorf("under pressure again: %+v", got)
+		}
+		for _, f := range l.fakes {
+			f.Close()
+		}
+		if l.Figures().MemoryPressure {
+			t.Error("there is pressure where nobody looks")
+		}
+	})
+}
+
+// TestFiguresOfPools: too many pools of a file are a leak of one of them, which
+// counts its end as well.
+func TestFiguresOfPools(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		open := func() *Pool {
+			return newPool(t, l.Tracker, PoolConfig{Mode: Basic, Path: "/db", Logger: quiet, Policy: limits(func(p *Policy) { p.MaxPools = 3 })})
+		}
+		pools := []*Pool{open(), open(), open(), open()}
+		count := func() (found, recovered uint64) {
+			for _, p := range l.Figures().Pools {
+				for _, n := range p.Leaks {
+					if n.Kind != KindPool || n.Reason != ReasonMaxPools {
+						t.Errorf("a leak of kind %v: %s", n.Kind, n.Reason)
+					}
+					found, recovered = found+n.Found, recovered+n.Recovered
+				}
+			}
+			return found, recovered
+		}
+		if found, recovered := count(); found != 1 || recovered != 0 {
+			t.Errorf("%d found, %d recovered", found, recovered)
+		}
+		suspect := l.History()[0]
+		if suspect.Pool != suspect.Leak.Pool {
+			t.Errorf("the event is of pool %s, the leak of %s", suspect.Pool, suspect.Leak.Pool)
+		}
+		left := 2
+		for _, p := range pools {
+			if p.Name() != suspect.Pool && left > 0 {
+				p.Close()
+				left--
+			}
+		}
+		if found, recovered := count(); found != 1 || recovered != 1 {
+			t.Errorf("after closing, %d found, %d recovered", found, recovered)
+		}
+		for _, p := range pools {
+			p.Close()
 		}
 	})
 }

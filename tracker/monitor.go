@@ -78,7 +78,7 @@ func (m *monitor) look() (wait time.Duration) {
 func (m *monitor) statsLocked() MemoryMonitoring {
 	s := MemoryMonitoring{
 		PressureEventsCount: m.under.events,
-		MemoryPressure:      m.under.on,
+		MemoryPressure:      m.pressedLocked(),
 		SystemMemoryPercent: m.last.UsedPercent,
 		LimitedBy:           m.last.LimitedBy,
 		SQLiteMemoryBytes:   m.last.SQLite,
@@ -92,6 +92,10 @@ func (m *monitor) statsLocked() MemoryMonitoring {
 	}
 	return s
 }
+
+// pressedLocked reports whether there is memory pressure. Without connections
+// the monitor is at rest and does not see its end. Tracker.mu is held.
+func (m *monitor) pressedLocked() bool { return m.under.on && m.t.watched > 0 }
 
 // askMemory brings the figures of connections up to date that have moved since.
 // One that is busy keeps its last figure.

@@ -98,7 +98,7 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	e, news := t.countPoolsLocked(p)
 	t.mu.Unlock()
 	if news {
-		p.tell(e)
+		t.tellPools(e)
 	}
 	return p, nil
 }
@@ -172,7 +172,7 @@ func (p *Pool) Close() {
 	idle := len(t.conns) == 0
 	t.mu.Unlock()
 	if news {
-		p.tell(e)
+		t.tellPools(e)
 	}
 	if !idle {
 		return

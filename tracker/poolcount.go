@@ -32,9 +32,12 @@ func (t *Tracker) countPoolsLocked(p *Pool) (e Event, news bool) {
 			t.tooMany = make(map[string]*Leak)
 		}
 		t.tooMany[p.path] = l
-		return Event{Type: EventSuspect, Reason: l.Reason, Leak: l, pool: p, news: true}, true
+		return Event{Type: EventSuspect, Reason: l.Reason, Leak: l, pool: t.pools[l.Pool], news: true}, true
 	case !over && known != nil:
 		delete(t.tooMany, p.path)
+		if found := t.pools[known.Pool]; found != nil {
+			p = found // one pool counts both
+		}
 		return Event{Type: EventRecovered, Reason: known.Reason, Leak: known, pool: p}, true
 	}
 	return Event{}, false
@@ -63,8 +66,9 @@ func (t *Tracker) poolLeak(same []*Pool) *Leak {
 	}
 }
 
-// tell counts and emits what countPoolsLocked found, outside the lock.
-func (p *Pool) tell(e Event) {
+// tellPools counts and emits what countPoolsLocked found, outside the lock.
+func (t *Tracker) tellPools(e Event) {
+	p := e.pool
 	switch e.Type {
 	case EventSuspect:
 		p.count(func(n *counters) { n.leaked.Add(1) })
@@ -74,5 +78,6 @@ func (p *Pool) tell(e Event) {
 		}
 		p.count(func(n *counters) { n.recovered.Add(1) })
 	}
-	p.tracker.emit(e)
+	p.tally.leak(e.Type, e.Leak, e.news)
+	t.emit(e)
 }

@@ -158,16 +158,18 @@ func (t *Tracker) stats(only *Pool) Stats {
 	s.AggressiveCleanups = n.cleanups.Load()
 	s.MemoryMonitoring = t.monitor.statsLocked()
 	s.Reused = n.reused
-	var files []File
 	for _, p := range t.pools {
 		if only != nil && p != only {
 			continue
 		}
 		s.Missing = append(s.Missing, p.missing...)
-		if p.wal > 0 && !slices.ContainsFunc(files, p.file.Same) {
-			files = append(files, p.file)
+	}
+	if only == nil {
+		for _, p := range t.walPoolsLocked() {
 			s.WALBytes += p.wal
 		}
+	} else if only.open > 0 {
+		s.WALBytes = only.wal
 	}
 	slices.Sort(s.Missing)
 	s.Missing = slices.Compact(s.Missing)

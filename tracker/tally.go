@@ -8,12 +8,14 @@ const tallied = 64
 
 const reasonOther Reason = "other"
 
-// tally counts what became of a pool's leaks by kind and reason. Leaks are
-// rare: a lock will do.
+// tally counts by kind and reason what became of a pool's leaks, and why its
+// connections were given up and its operations blocked. All that is rare: a
+// lock will do.
 type tally struct {
 	mu       sync.Mutex
 	leaks    map[leakKey]*LeakCount
 	recycled map[Reason]uint64
+	blocked  map[Reason]uint64
 }
 
 type leakKey struct {
@@ -60,4 +62,14 @@ func (y *tally) recycle(r Reason) {
 		y.recycled = make(map[Reason]uint64)
 	}
 	y.recycled[r]++
+}
+
+// block counts an operation that could not go on. There are three reasons.
+func (y *tally) block(r Reason) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.blocked == nil {
+		y.blocked = make(map[Reason]uint64)
+	}
+	y.blocked[r]++
 }

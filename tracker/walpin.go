@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"os"
 	"time"
 )
@@ -49,6 +50,26 @@ func (r *reaper) walSizes(now time.Duration) {
 		r.t.pinned(&f, w, now)
 		r.carry(&f)
 	}
+}
+
+// walPoolsLocked returns one pool for each write-ahead log: of those of its file
+// with connections the oldest. Tracker.mu is held.
+func (t *Tracker) walPoolsLocked() map[File]*Pool {
+	oldest := make(map[File]*Pool)
+	for _, p := range t.pools {
+		if p.wal == 0 || p.open == 0 { // without connections nobody looks at it
+			continue
+		}
+		key := p.file
+		if key.Inode != 0 {
+			key.Path = "" // one of several
+		}
+		o := oldest[key]
+		if o == nil || cmp.Or(cmp.Compare(p.opened, o.opened), cmp.Compare(p.name, o.name)) < 0 {
+			oldest[key] = p
+		}
+	}
+	return oldest
 }
 
 // pinned brings the suspicions about one WAL up to date.

@@ -6,6 +6,9 @@
 //	curl -d $'one\n\ntwo' localhost:8080/import    # forgets a transaction
 //	curl localhost:8080/metrics | grep sqlite_leakguard
 //
+// http://localhost:8080/debug/leakguard/ shows what is held now. It is for those
+// who run the service: do not offer it to the world.
+//
 // With OTEL_EXPORTER_OTLP_ENDPOINT set, metrics, events and traces also go
 // there, as the other standard OTEL_ variables say.
 package main
@@ -24,6 +27,7 @@ import (
 	"time"
 
 	_ "github.com/sqlite-leakguard/sqlite-leakguard"
+	"github.com/sqlite-leakguard/sqlite-leakguard/debughttp"
 	_ "github.com/sqlite-leakguard/sqlite-leakguard/otel"
 )
 
@@ -83,7 +87,6 @@ func routes(n *notes, t *telemetry) http.Handler {
 	mux.HandleFunc("POST /notes", n.add)
 	mux.HandleFunc("POST /import", n.importLines)
 	mux.Handle("GET /metrics", t.metrics)
-	// The live page, once the package debughttp is there:
-	// mux.Handle("/debug/leakguard/", debughttp.Handler(nil))
+	mux.Handle("/debug/leakguard/", debughttp.Handler(nil))
 	return t.traced(mux)
 }

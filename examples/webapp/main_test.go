@@ -111,6 +111,9 @@ func TestService(t *testing.T) {
 	if !leaks.MatchString(text) {
 		t.Errorf("the leak is not counted in\n%s", text)
 	}
+	if code, text := call("GET", "/debug/leakguard/", ""); code != 200 || !strings.Contains(text, "notes.go") {
+		t.Errorf("GET /debug/leakguard/: %d %s", code, text)
+	}
 	if err := db.PingContext(context.Background()); err != nil {
 		t.Error(err)
 	}
