@@ -63,6 +63,8 @@
 //	_leakguard_leak_after       5m                 time without activity after which what a lease holds is reported; undone at the next check
 //	_leakguard_tx_timeout       10m                age at which a transaction is interrupted and rolled back
 //	_leakguard_max_statements   100                open statements of one text on one connection that are reported
+//	_leakguard_max_pools        20                 open pools of one database file that are reported, with the call that opened most of them
+//	_leakguard_wal_limit        64MiB              size of the WAL above which the oldest reader that keeps it from being reset is reported
 //
 // How often the guard looks. A limit is met late by up to a quarter of itself
 // or one check_interval, whichever is shorter, and never early:
