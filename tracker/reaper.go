@@ -345,11 +345,7 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 		if r.watch.taken {
 			return
 		}
-		if r.suspect() && r.watch.leak.Reason == ReasonWALLimit {
-			copied := *r.watch.leak // the same leak, by now for a stronger reason
-			copied.Reason, copied.Limit, copied.Idle = reason, limit, idle
-			r.watch.leak = &copied
-		}
+		r.forgottenToo(reason, limit, idle)
 		l, fresh := c.suspect(f, r, reason, limit, now, idle)
 		confirmed = confirmed && !fresh && now > r.watch.since
 		leaks = append(leaks, l)
@@ -357,6 +353,17 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 	if confirmed && c.mayUndo(leaks...) && c.lease.exempt == "" {
 		c.order(f, &Order{Scope: ScopeLease, Reason: reason, Word: word}, all...)
 	}
+}
+
+// forgottenToo turns the suspicion of keeping the WAL into that of being
+// forgotten: the same leak, by now for a stronger reason.
+func (r *Resource) forgottenToo(reason Reason, limit, idle time.Duration) {
+	if !r.suspect() || r.watch.leak.Reason != ReasonWALLimit {
+		return
+	}
+	copied := *r.watch.leak
+	copied.Reason, copied.Limit, copied.Idle = reason, limit, idle
+	r.watch.leak = &copied
 }
 
 // rest closes a connection that idles in the pool.
@@ -491,6 +498,7 @@ func (c *Conn) lookAtRows(f *findings, now time.Duration) {
 			if w.taken || !rowsForgotten(p, idle) || c.tx.watch.taken && c.tx.id != 0 {
 				continue // or undone with their transaction now
 			}
+			r.forgottenToo(ReasonLeakAfter, p.LeakAfter, idle)
 			l, fresh := c.suspect(f, r, ReasonLeakAfter, p.LeakAfter, now, idle)
 			if !fresh && now > w.since && c.mayUndo(l) && c.lease.exempt == "" {
 				c.order(f, &Order{Scope: ScopeRows, Reason: ReasonLeakAfter, Resource: r.id}, r)
