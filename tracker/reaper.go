@@ -1,6 +1,10 @@
 package tracker
 
-import "time"
+import (
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+)
 
 // nudgeInterval is how often a condemned operation is interrupted again:
 // SQLite forgets an interrupt that comes before the statement's first step.
@@ -16,8 +20,9 @@ type reaper struct {
 	epoch  uint64
 	atOnce bool // scan at the next step, whenever it comes
 
+	clock reaperClock // written by the one look at a time, under Tracker.mu
+
 	// Of one look at a time.
-	clock     reaperClock
 	nextScan  time.Duration
 	condemned []*Conn // operations to interrupt until they end
 }
@@ -56,8 +61,8 @@ func (r *reaper) look() (wait time.Duration) {
 	r.clock.planned = r.planned
 	atOnce := r.atOnce
 	r.atOnce = false
+	now := r.clock.tick(r.t.now()) // under the lock: the memory monitor reads it
 	r.t.mu.Unlock()
-	now := r.clock.tick(r.t.now())
 	if atOnce || now >= r.nextScan || r.changed() {
 		f, next := r.scan(now)
 		r.nextScan = now + next
@@ -414,12 +419,29 @@ func (c *Conn) countStatements(f *findings, p *Policy, rec *Record) {
 	if c.seen.most != nil {
 		return
 	}
+	most = c.preparedMost(most.query)
 	l := c.leakLocked(most, ReasonMaxStatements, 0, c.pool.tracker.now(), 0)
 	l.Count = int64(rec.statements)
 	l.Kept = "a statement may be in use: close it in the program"
 	c.seen.most = l
 	c.pool.count(func(n *counters) { n.leaked.Add(1) })
 	f.news = append(f.news, news{c, EventSuspect, l})
+}
+
+// preparedMost returns a statement of the place that prepared the text most
+// often.
+func (c *Conn) preparedMost(query string) (most *Resource) {
+	count := make(map[*callstack.Stack]int)
+	for r := c.stmts.head; r != nil; r = r.next {
+		if r.query != query {
+			continue
+		}
+		count[r.stack]++
+		if most == nil || count[r.stack] > count[most.stack] {
+			most = r
+		}
+	}
+	return most
 }
 
 // forgive takes the suspicion of too many statements back.

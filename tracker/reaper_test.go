@@ -2187,7 +2187,7 @@ func TestReaperAddRemoveForReal(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 500 {
-				c := p.Open(still{}, true, "")
+				c := owned{p.Open(still{}, true, "")}
 				var r Resource
 				c.OpenRows(&r, "SELECT 1", "")
 				c.CloseResource(&r)

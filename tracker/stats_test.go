@@ -325,7 +325,7 @@ func TestStatsConsistent(t *testing.T) {
 				if i%2 == 0 { // pools come and go as well
 					p = newPool(t, tr, PoolConfig{Name: "short", Policy: policy, Logger: quiet})
 				}
-				c := p.Open(still{}, true, "")
+				c := owned{p.Open(still{}, true, "")}
 				var r Resource
 				c.Word().Add(FlagBits + 1)
 				c.OpenRows(&r, "SELECT 1", "")

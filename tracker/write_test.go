@@ -50,6 +50,32 @@ func (p reportPool) open(exempt string) *reportConn {
 	return c
 }
 
+// What the owner writes comes between Record and Recorded.
+
+func (c *reportConn) CheckOut(exempt string) {
+	c.Record()
+	c.Conn.CheckOut(exempt)
+	c.Recorded()
+}
+
+func (c *reportConn) CheckIn() tracker.Reason {
+	c.Record()
+	defer c.Recorded()
+	return c.Conn.CheckIn()
+}
+
+func (c *reportConn) OpenRows(r *tracker.Resource, query, exempt string) {
+	c.Record()
+	c.Conn.OpenRows(r, query, exempt)
+	c.Recorded()
+}
+
+func (c *reportConn) CloseResource(r *tracker.Resource) {
+	c.Record()
+	c.Conn.CloseResource(r)
+	c.Recorded()
+}
+
 func (c *reportConn) moved() { c.Word().Add(1 << 8) }
 
 func (c *reportConn) rows(query string) *tracker.Resource {
