@@ -508,6 +508,24 @@ func TestBlameNamesTheQuery(t *testing.T) {
 		wantCode(t, "prepare", err, sqlite3.ErrBusy)
 		blamedFor(t, b, tracker.ReasonBusy, "SELECT a+1 FROM t")
 	})
+	t.Run("first row", func(t *testing.T) {
+		// When Next says so, and not again when the rows are closed.
+		_, b := rivals(t, fileDSN(t), Config{})
+		opened, err := b.connector.Connect(background)
+		check(err)
+		c := opened.(*conn)
+		defer c.Close()
+		rows, err := c.QueryContext(background, "SELECT a FROM t", nil)
+		check(err)
+		c.rows[0].first.err = sqlite3.Error{Code: sqlite3.ErrBusy}
+		c.rows[0].inner = busyRows{c.rows[0].inner}
+		for _, f := range []func() error{func() error { return rows.Next(make([]driver.Value, 1)) }, rows.Close} {
+			wantCode(t, "rows", f(), sqlite3.ErrBusy)
+			if n := b.connector.Stats().Blocked; n != 1 {
+				t.Errorf("blocked %d times, want 1", n)
+			}
+		}
+	})
 	t.Run("rows that fail later", func(t *testing.T) {
 		// The rows' own text, not what ran since on their connection.
 		_, b := rivals(t, fileDSN(t), Config{})
@@ -534,6 +552,14 @@ func TestBlameNamesTheQuery(t *testing.T) {
 		blamedFor(t, b, tracker.ReasonBusy, "COMMIT", "rows read "+markedLine(t, "before commit"))
 		run(t, c, "ROLLBACK")
 	})
+}
+
+// busyRows says when it is closed what its last step said.
+type busyRows struct{ sqliteRows }
+
+func (r busyRows) Close() error {
+	r.sqliteRows.Close()
+	return sqlite3.Error{Code: sqlite3.ErrBusy}
 }
 
 // unprepared cannot read the schema.
@@ -665,6 +691,12 @@ func TestBlameNobodyDead(t *testing.T) {
 			t.Error(s)
 		}
 		sleep(10 * time.Minute)
+		if c.gate.word.Load()&dead == 0 {
+			t.Error("it is not dead")
+		}
+		other := open(t, Config{})
+		run(t, other.begin(t), createT)
+		c.db = other.last().db // what is in its memory by now
 		if s := (control{weak.Make(c)}).TxState(); s != tracker.TxNone {
 			t.Error(s)
 		}
