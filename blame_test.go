@@ -654,10 +654,17 @@ func TestBlameUnderLoad(t *testing.T) {
 		}
 		return err != nil
 	}
-	var wg sync.WaitGroup
+	var wg, tried sync.WaitGroup
+	tried.Add(16)
+	first := pools[0].begin(t) // in everybody's way at first
+	run(t, first, "INSERT INTO t VALUES(2)")
 	for i := range 16 {
 		g := pools[i%len(pools)]
 		wg.Go(func() {
+			if !count(try(g, "INSERT INTO t VALUES(3)")) {
+				t.Error("it was not locked")
+			}
+			tried.Done()
 			for j := range 60 {
 				tx, err := g.BeginTx(background, nil)
 				if count(err) {
@@ -675,8 +682,10 @@ func TestBlameUnderLoad(t *testing.T) {
 			}
 		})
 	}
+	tried.Wait()
+	check(first.Rollback())
 	wg.Wait()
-	if n := tr.Stats().Blocked; n != failed.Load() || n == 0 {
+	if n := tr.Stats().Blocked; n != failed.Load() || n < 16 {
 		t.Errorf("%d counted, %d failed", n, failed.Load())
 	}
 }
