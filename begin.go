@@ -1,6 +1,7 @@
 package leakguard
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"reflect"
@@ -75,6 +76,9 @@ func (t *txStmts) begin(c *conn, ctx context.Context) error {
 	}
 	return t.beginning.run(c, ctx, t.beginSQL)
 }
+
+// text is the BEGIN that begin ran.
+func (t *txStmts) text() string { return cmp.Or(t.beginSQL, "BEGIN") }
 
 // commit runs COMMIT. If it fails the transaction is rolled back, as
 // go-sqlite3 does: database/sql takes it for ended.

@@ -8,8 +8,8 @@ import (
 // blame tells who was in the way of an operation that is over with err. It is
 // called outside the gate, and only with an error.
 func (c *conn) blame(err error) {
-	if reason := blockedBy(err); reason != "" {
-		c.rec.Blocked(reason)
+	if reason, own := blockedBy(err); reason != "" {
+		c.rec.Blocked(reason, own)
 	}
 }
 
@@ -26,6 +26,9 @@ func (k control) TxState() tracker.TxState {
 	defer c.gate.release()
 	if c.gate.word.Load()&dead != 0 {
 		return tracker.TxNone
+	}
+	if c.raw.Load() { // the program may be inside SQLite beside the gate
+		return tracker.TxUnknown
 	}
 	state, ok := c.db.TxnState()
 	if !ok {

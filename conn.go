@@ -154,6 +154,14 @@ func (c *conn) leave(err error) error {
 	return err
 }
 
+// leaveQuietly is leave for an error that was told before.
+func (c *conn) leaveQuietly(err error) error {
+	if !c.gate.left() {
+		err = c.leaveBusy(err)
+	}
+	return err
+}
+
 func (c *conn) leaveBusy(err error) error {
 	for !c.gate.leave() {
 		c.gate.clear(watched | beside | recording) // SQLite is done: the context has nothing left to stop
@@ -477,6 +485,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		c.takeBusyTimeout(restore, class, query)
 	}
 	if err != nil {
+		c.rec.Executing(query)
 		c.after(ctx, 0, query, err)
 		return nil, c.leave(err)
 	}

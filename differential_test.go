@@ -3073,7 +3073,7 @@ var diffDSNs = []diffScenario{
 		}
 	}, sees: []string{"Invalid _loc: No/Where"}},
 
-	{name: "parameters that hold", on: "file", run: func(r *diffRec, db *sql.DB) {
+	{name: "parameters that hold", dsn: "_leakguard_max_pools=100", on: "file", run: func(r *diffRec, db *sql.DB) {
 		diffFilled(r, db)
 		for _, params := range []string{
 			"_foreign_keys=1", "_fk=true", "_query_only=true", "_mutex=no", "_mutex=full", "_busy_timeout=77", "_timeout=78", "_cache_size=-123",

@@ -63,6 +63,8 @@
 //	_leakguard_leak_after       5m                 time without activity after which what a lease holds is reported; undone at the next check
 //	_leakguard_tx_timeout       10m                age at which a transaction is interrupted and rolled back
 //	_leakguard_max_statements   100                open statements of one text on one connection that are reported
+//	_leakguard_max_pools        20                 open pools of one database file that are reported, with the call that opened most of them
+//	_leakguard_wal_limit        64MiB              size of the WAL above which the oldest reader that keeps it from being reset is reported
 //
 // How often the guard looks. A limit is met late by up to a quarter of itself
 // or one check_interval, whichever is shorter, and never early:
@@ -131,10 +133,15 @@
 // Leaks are logged at level warn to [slog.Default], or to Config.Logger. [OnLeak]
 // calls a function once for each of them. [tracker.Tracker.Subscribe] tells of
 // every event: opened, suspect, proven, recovered, reaped, recycled, kept,
-// closed, and check-out and check-in while somebody listens. Callbacks run one
+// closed, blocked, and check-out and check-in while somebody listens. Callbacks run one
 // after the other on a goroutine of the guard's, outside every lock; they may
 // call anything, sql.DB.Close included. A panic in one is contained and counted,
 // and when more than 1024 events wait, later ones are dropped and counted.
+//
+// When an operation fails with SQLITE_BUSY or SQLITE_LOCKED, the event blocked
+// names who was in the way on the same file, as far as it is this process: the
+// call that opened it, its last text, its age. The error stays as it is. There
+// is one such event a second and pool; [tracker.Tracker.Blamed] counts by place.
 //
 // [Stats] returns the figures, and tracker.Default().WriteTo a report to read.
 // A long job that is known is marked by [Exempt]: reported, never undone.

@@ -324,6 +324,8 @@ func TestDSNEveryKeyRoundTrips(t *testing.T) {
 		"_leakguard_tx_timeout":      "1m",
 		"_leakguard_max_access":      "50",
 		"_leakguard_max_statements":  "0",
+		"_leakguard_max_pools":       "7",
+		"_leakguard_wal_limit":       "16MiB",
 		"_leakguard_conn_memory":     "8MiB",
 		"_leakguard_leak_memory":     "12345",
 		"_leakguard_pressure":        "0.9",

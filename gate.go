@@ -53,6 +53,14 @@ func (g *gate) share(common *cacheGate) {
 	}
 }
 
+// cache names the shared cache, empty for a connection that has its own.
+func (g *gate) cache() string {
+	if g.shared == nil {
+		return ""
+	}
+	return g.shared.name
+}
+
 // enter begins an operation and returns the tombed and dead bits. It returns
 // the busy bit, and has begun nothing, if an operation is in flight: then a
 // call never came back from SQLite (a Go function called by SQL panicked), or

@@ -162,7 +162,7 @@ func TestReapedLeaseNamesEach(t *testing.T) {
 		}{
 			{first.Err(), tracker.KindRows, "SELECT i FROM "},
 			{second.Err(), tracker.KindRows, "SELECT i+1 FROM "},
-			{try(tx, "SELECT 1"), tracker.KindTransaction, "BEGIN"},
+			{try(tx, "SELECT 1"), tracker.KindTransaction, "SELECT i+1 FROM "}, // the last that ran in it
 		} {
 			var reaped *ReapedError
 			if !errors.As(e.err, &reaped) || reaped.Leak.Kind != e.kind || !strings.HasPrefix(reaped.Leak.Query, e.query) {

@@ -23,18 +23,19 @@ type rows struct {
 // rowsState is one result set. It must not lead to the handle or, as the
 // cleanup holds it, to the connection.
 type rowsState struct {
-	inner sqliteRows
-	stmt  *stmtState      // nil for a query by text
-	text  *text           // of a text that is kept
-	tx    uint64          // the transaction it was opened in, 0 if none
-	err   error           // what reaped or aborted rows answer
-	ctx   context.Context // the query's, if the guard watches it
-	cols  []string        // asked for once, as database/sql does for every row
-	moved bool            // the first row was read: from now on it steps
-	first firstRow
-	slot  int  // in conn.rows, -1 if closed
-	out   bool // the handle is handed out
-	res   tracker.Resource
+	inner  sqliteRows
+	stmt   *stmtState      // nil for a query by text
+	text   *text           // of a text that is kept
+	tx     uint64          // the transaction it was opened in, 0 if none
+	err    error           // what reaped or aborted rows answer
+	ctx    context.Context // the query's, if the guard watches it
+	cols   []string        // asked for once, as database/sql does for every row
+	moved  bool            // the first row was read: from now on it steps
+	failed bool            // a step failed, and closing will say so again
+	first  firstRow
+	slot   int  // in conn.rows, -1 if closed
+	out    bool // the handle is handed out
+	res    tracker.Resource
 }
 
 // firstRow is the first row. go-sqlite3 has stepped to it when a query returns, so
@@ -68,7 +69,7 @@ func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, s
 	}
 	r := c.takeRows()
 	st := r.st
-	st.inner, st.stmt, st.err, st.tx, st.moved, st.out = inner, stmt, nil, 0, false, true
+	st.inner, st.stmt, st.err, st.tx, st.moved, st.failed, st.out = inner, stmt, nil, 0, false, false, true
 	if guarded {
 		st.ctx = ctx
 	}
@@ -192,7 +193,7 @@ func (r *rows) enter() error {
 		return errBusy
 	}
 	if r.st.err != nil {
-		return r.c.leave(r.st.err)
+		return r.c.leaveQuietly(r.st.err) // told when it was killed
 	}
 	if f&dead != 0 {
 		return r.c.leave(r.c.gone)
@@ -203,7 +204,7 @@ func (r *rows) enter() error {
 // Next reads the next row.
 func (r *rows) Next(dest []driver.Value) error {
 	c, st := r.c, r.st
-	if st.first.has && !st.res.Noticed() {
+	if st.first.has && st.first.err == nil && !st.res.Noticed() {
 		return st.first.take(dest)
 	}
 	if err := r.enter(); err != nil {
@@ -211,18 +212,29 @@ func (r *rows) Next(dest []driver.Value) error {
 	}
 	st.res.Use()
 	if st.first.has {
-		return c.leave(st.first.take(dest))
+		return st.leave(c, st.first.take(dest))
 	}
 	if c.raw.Load() {
 		c.sync()
 	}
 	if st.ctx != nil && st.moved {
-		return c.leave(c.nextWatched(st, dest))
+		return st.leave(c, c.nextWatched(st, dest))
 	}
 	st.moved = true
 	err := c.rowsNext(st.inner, dest)
 	if err != nil && err != io.EOF {
 		c.after(context.Background(), 0, "", err)
+	}
+	return st.leave(c, err)
+}
+
+// leave ends a step. What failed is the rows' own text, whatever ran since.
+func (st *rowsState) leave(c *conn, err error) error {
+	if err != nil && err != io.EOF {
+		st.failed = true
+		if st.slot >= 0 {
+			c.rec.Executing(st.res.Query())
+		}
 	}
 	return c.leave(err)
 }
@@ -253,6 +265,7 @@ func (r *rows) Close() error {
 		return c.leave(nil)
 	}
 	st.out = false
+	failed := st.failed
 	var err error
 	if st.slot >= 0 {
 		if err = st.inner.Close(); err != nil {
@@ -269,6 +282,9 @@ func (r *rows) Close() error {
 	}
 	if len(c.freeRows) < maxFree {
 		c.freeRows = append(c.freeRows, r)
+	}
+	if failed {
+		return c.leaveQuietly(err) // told when it failed
 	}
 	return c.leave(err)
 }

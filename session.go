@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql/driver"
 	"os"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // session is what a connection carries that a new one of the same DSN would
@@ -35,12 +37,19 @@ func (s *session) start(c *conn) {
 	default:
 		s.path = filename
 		s.file, _ = os.Stat(filename)
-		c.rec.OpenedFile(identify(filename, s.file))
+		f := identify(filename, s.file)
+		f.Cache = c.gate.cache()
+		c.rec.OpenedFile(f)
 		return
 	}
-	if filename != "" {
+	switch {
+	case t.memory: // a name that is not a file's
+		c.rec.OpenedFile(tracker.File{Cache: c.gate.cache()})
+	case filename != "":
 		info, _ := os.Stat(filename)
-		c.rec.OpenedFile(identify(filename, info))
+		f := identify(filename, info)
+		f.Cache = c.gate.cache()
+		c.rec.OpenedFile(f)
 	}
 	c.rec.Keep(s.forever)
 }

@@ -3,6 +3,8 @@
 package leakguard
 
 import (
+	"strings"
+
 	"github.com/mattn/go-sqlite3"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
@@ -17,19 +19,21 @@ func codeError(code int) error {
 func textResult() *sqlite3.SQLiteResult { return &sqlite3.SQLiteResult{} }
 
 // blockedBy returns why an operation could not go on for somebody else's sake,
-// "" for any other error.
-func blockedBy(err error) tracker.Reason {
+// "" for any other error. own: it was the connection's own doing, as far as
+// SQLite tells. See https://www.sqlite.org/rescode.html#locked.
+func blockedBy(err error) (reason tracker.Reason, own bool) {
 	e, ok := err.(sqlite3.Error)
 	switch {
 	case !ok:
 	case e.ExtendedCode == sqlite3.ErrBusySnapshot:
-		return tracker.ReasonBusySnapshot
+		return tracker.ReasonBusySnapshot, true
 	case e.Code == sqlite3.ErrBusy:
-		return tracker.ReasonBusy
+		return tracker.ReasonBusy, strings.Contains(e.Error(), "SQL statements in progress")
 	case e.Code == sqlite3.ErrLocked:
-		return tracker.ReasonLocked
+		shared := e.ExtendedCode == sqlite3.ErrLockedSharedCache || strings.Contains(e.Error(), "schema is locked")
+		return tracker.ReasonLocked, !shared
 	}
-	return ""
+	return "", false
 }
 
 // gaveUp reports whether SQLite returned early: interrupted, or its busy

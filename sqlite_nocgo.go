@@ -13,7 +13,7 @@ import (
 
 func gaveUp(error) bool { return false }
 
-func blockedBy(error) tracker.Reason { return "" }
+func blockedBy(error) (tracker.Reason, bool) { return "", false }
 
 func codeError(code int) error { return fmt.Errorf("sqlite: result code %d", code) }
 

@@ -28,14 +28,14 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		_, err = c.inner.BeginTx(inner, opts)
 	}
 	if err != nil {
-		c.rec.Executing("BEGIN")
+		c.rec.Executing(c.begins.text())
 		if guarded {
 			err = ended(ctx, err)
 		}
 	}
 	switch {
 	case err == nil:
-		c.beginTx(ctx, "BEGIN")
+		c.beginTx(ctx, c.begins.text())
 	case c.txn.open:
 		c.after(ctx, 0, "BEGIN", err) // inside a transaction begun by text
 	case !c.inner.AutoCommit():

@@ -37,6 +37,8 @@ type Blame struct {
 	// the error came back, the most likely one first. Empty: another process
 	// holds the file, or whoever did had let go by then.
 	Holders []Holder `json:"holders,omitempty"`
+
+	reason Reason
 }
 
 // Holder is what keeps others from going on.
@@ -62,7 +64,7 @@ func (b Blame) String() string {
 	}
 	fmt.Fprintf(&s, "%s at %s", shorten(b.Query, 80), b.Site())
 	if len(b.Holders) == 0 {
-		s.WriteString(": held by no connection of this process: by another process, or let go since")
+		s.WriteString(": " + b.nobody())
 	}
 	for i, h := range b.Holders {
 		if i == 3 {
@@ -82,6 +84,17 @@ func (b Blame) String() string {
 		}
 	}
 	return s.String()
+}
+
+// nobody words that no holder was found.
+func (b Blame) nobody() string {
+	switch {
+	case b.reason == ReasonBusySnapshot:
+		return "its own snapshot was too old to write"
+	case b.reason == ReasonLocked || b.File == "": // nobody else can reach it
+		return "whoever held it has let go since"
+	}
+	return "held by no connection of this process: by another process, or let go since"
 }
 
 // BlameCount says how often one place of a program was in the way.
@@ -117,8 +130,10 @@ type blamed struct {
 func (c *Conn) OpenedFile(f File) { c.file = f }
 
 // Blocked finds and tells who kept an operation of this connection from going
-// on. The driver calls it when the operation is over, outside its gate.
-func (c *Conn) Blocked(reason Reason) {
+// on. own says that SQLite names the connection itself: its transaction for
+// ReasonBusySnapshot, otherwise its open rows. The driver calls it when the
+// operation is over, outside its gate.
+func (c *Conn) Blocked(reason Reason, own bool) {
 	p, t := c.pool, c.pool.tracker
 	p.count(func(n *counters) { n.blocked.Add(1) })
 	p.tally.block(reason)
@@ -127,7 +142,7 @@ func (c *Conn) Blocked(reason Reason) {
 	if last != 0 && now+1-time.Duration(last) < blameInterval || !p.blamed.CompareAndSwap(last, int64(now)+1) {
 		return
 	}
-	b := &Blame{File: c.file.Path}
+	b := &Blame{File: c.file.Path, reason: reason}
 	if p.stacks {
 		var scratch callstack.Scratch
 		b.Stack = callstack.Capture(&scratch).PCs()
@@ -136,7 +151,7 @@ func (c *Conn) Blocked(reason Reason) {
 	b.Query = c.query
 	b.Trace = cmp.Or(c.tx.trace(), c.lease.trace())
 	c.unlock()
-	b.Holders = c.holders(reason)
+	b.Holders = c.holders(reason, own)
 	t.blame(b, now)
 	t.emit(Event{Type: EventBlocked, ConnectionID: c.id, Reason: reason, Blame: b, pool: p})
 }
@@ -146,21 +161,23 @@ type inTheWay struct {
 	conn  *Conn
 	held  []Held
 	state TxState
+	raw   bool // the real connection is out: it may hold anything
 }
 
 // holders returns who may be in this connection's way, the most likely first.
-func (c *Conn) holders(reason Reason) (out []Holder) {
+func (c *Conn) holders(reason Reason, own bool) (out []Holder) {
 	t := c.pool.tracker
 	var all []inTheWay
 	t.mu.Lock()
 	now := t.now()
 	for _, o := range t.conns {
-		own := o == c && reason != ReasonBusy
-		if !own && (o == c || !o.file.Same(c.file) && !(reason == ReasonLocked && o.pool == c.pool)) {
+		if !c.mayBlame(o, reason, own) {
 			continue
 		}
 		if held := o.heldLocked(nil, now); len(held) > 0 {
-			all = append(all, inTheWay{conn: o, held: held})
+			o.lock()
+			all = append(all, inTheWay{conn: o, held: held, raw: o.raw})
+			o.unlock()
 		}
 	}
 	t.mu.Unlock()
@@ -171,14 +188,30 @@ func (c *Conn) holders(reason Reason) (out []Holder) {
 			out = append(out, h)
 		}
 	}
+	if slices.ContainsFunc(out, func(h Holder) bool { return h.Own }) {
+		return slices.DeleteFunc(out, func(h Holder) bool { return !h.Own })
+	}
 	slices.SortStableFunc(out, func(a, b Holder) int {
 		return cmp.Or(cmp.Compare(b.weight(), a.weight()), cmp.Compare(b.Age, a.Age))
 	})
-	// Readers keep a writer out only where there is no WAL.
-	if reason == ReasonBusy && len(out) > 0 && (out[0].State == TxWrite || hasWAL(c.file.Path)) {
+	// Readers keep a writer out only where there is no WAL, and nobody else's
+	// snapshot makes one's own too old.
+	if reason == ReasonBusySnapshot || reason == ReasonBusy && len(out) > 0 && (out[0].State == TxWrite || hasWAL(c.file.Path)) {
 		out = slices.DeleteFunc(out, func(h Holder) bool { return h.State == TxRead })
 	}
 	return out
+}
+
+// mayBlame reports whether o can be in the way of c.
+func (c *Conn) mayBlame(o *Conn, reason Reason, own bool) bool {
+	shared := c.file.Cache != "" && o.file.Cache == c.file.Cache
+	switch {
+	case o == c:
+		return own
+	case reason == ReasonLocked: // a lock within one cache
+		return shared
+	}
+	return shared || o.file.Same(c.file)
 }
 
 func hasWAL(path string) bool {
@@ -191,22 +224,23 @@ func hasWAL(path string) bool {
 func (w *inTheWay) holder(reason Reason, own bool) (Holder, bool) {
 	h := Holder{State: w.state, Own: own}
 	rank := map[Kind]int{KindTransaction: 3, KindRows: 2, KindConnection: 1}
-	if own && reason == ReasonLocked {
+	switch {
+	case own && reason == ReasonBusySnapshot:
+		rank = map[Kind]int{KindTransaction: 2, KindRows: 1}
+	case own:
 		rank = map[Kind]int{KindRows: 1} // its own statement
-	}
-	if own && reason == ReasonBusySnapshot {
-		rank = map[Kind]int{KindTransaction: 1}
 	}
 	best := 0
 	for _, one := range w.held {
-		if r := rank[one.Kind]; r > best {
+		r := rank[one.Kind]
+		if r > best || r == best && r > 0 && one.Age > h.Age {
 			best, h.Held = r, one
 		}
 	}
 	if best == 0 || w.state == TxNone {
 		return h, false
 	}
-	if w.state == TxUnknown && h.Kind == KindConnection && !h.Busy {
+	if w.state == TxUnknown && h.Kind == KindConnection && !h.Busy && !w.raw {
 		return h, false
 	}
 	return h, true
@@ -214,12 +248,10 @@ func (w *inTheWay) holder(reason Reason, own bool) (Holder, bool) {
 
 // weight orders holders by how likely they are the reason.
 func (h Holder) weight() int {
-	switch {
-	case h.Own:
-		return 0
-	case h.State == TxWrite:
+	switch h.State {
+	case TxWrite:
 		return 3
-	case h.State == TxUnknown:
+	case TxUnknown:
 		return 2
 	}
 	return 1

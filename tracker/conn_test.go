@@ -42,7 +42,7 @@ func TestCheckIn(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPool(t, New(Options{}), PoolConfig{Mode: c.mode, Policy: c.policy, Logger: quiet})
-				conn := p.Open(still{}, false, "")
+				conn := owned{p.Open(still{}, false, "")}
 				defer conn.Close()
 				if c.kept {
 					conn.Keep("attached databases")
@@ -71,7 +71,7 @@ func TestCheckIn(t *testing.T) {
 func TestNewRegister(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		p := l.pool(Enforce, leakAfter(5*mins))
-		f := &fake{l: l, Conn: p.New(true, "import")}
+		f := &fake{l: l, owned: owned{p.New(true, "import")}}
 		f.begin("BEGIN", "")
 		if len(p.Records()) != 0 || l.running() || p.Stats().Created != 0 || len(l.History()) != 0 {
 			t.Error("a record that is not registered is seen")
@@ -474,7 +474,7 @@ func TestConcurrentUse(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			c := p.Open(still{}, true, "")
+			c := owned{p.Open(still{}, true, "")}
 			var rows, stmt, more Resource
 			for j := range 300 {
 				c.Word().Add(FlagBits + 1)

@@ -84,7 +84,9 @@ func (l *lab) open(p *Pool, leased bool) *fake {
 	l.fakes = append(l.fakes, f)
 	synctest.Wait()
 	if leased {
-		f.CheckOut("")
+		f.Record()
+		f.Conn.CheckOut("")
+		f.Recorded()
 		l.Tracker.mu.Lock()
 		l.epoch++ // look at all again
 		l.Tracker.mu.Unlock()
@@ -163,11 +165,39 @@ var (
 	outcomeNames = [...]string{"void", "done", "condemned", "kept"}
 )
 
+// owned is a connection as its owner uses it: what it writes comes between
+// Record and Recorded.
+type owned struct{ *Conn }
+
+func (c owned) CheckOut(exempt string) {
+	c.Record()
+	c.Conn.CheckOut(exempt)
+	c.Recorded()
+}
+
+func (c owned) CheckIn() Reason {
+	c.Record()
+	defer c.Recorded()
+	return c.Conn.CheckIn()
+}
+
+func (c owned) OpenRows(r *Resource, query, exempt string) {
+	c.Record()
+	c.Conn.OpenRows(r, query, exempt)
+	c.Recorded()
+}
+
+func (c owned) CloseResource(r *Resource) {
+	c.Record()
+	c.Conn.CloseResource(r)
+	c.Recorded()
+}
+
 // fake is a driver's connection without SQLite: a gate over the activity word,
 // and the resources a lease may hold. Carry does what a driver does, unless the
 // test says otherwise.
 type fake struct {
-	*Conn
+	owned
 	l *lab
 
 	mu     sync.Mutex             // the gate, for a moment at a time
@@ -216,8 +246,13 @@ func (f *fake) leave() {
 		f.rollback()
 	}
 	f.inside = false
-	w := f.Word()
-	w.Store(w.Load()&^BusyBit + FlagBits + 1)
+	word := f.Word()
+	for {
+		w := word.Load()
+		if word.CompareAndSwap(w, w&^BusyBit+FlagBits+1) {
+			break
+		}
+	}
 	f.mu.Unlock()
 	if o != nil {
 		f.Settle(o, Done)

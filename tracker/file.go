@@ -8,6 +8,9 @@ type File struct {
 	// Device and Inode identify the file where the system has them; two paths
 	// may lead to one file.
 	Device, Inode uint64
+	// Cache names the cache that the connection shares with others, empty if it
+	// has its own. A database in memory may have one, too.
+	Cache string
 }
 
 // Same reports whether f and g are one file.

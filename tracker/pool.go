@@ -95,11 +95,8 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	p.name = t.freeNameLocked(cfg.Name, cfg.Numbered)
 	t.pools[p.name] = p
 	t.countLeaseListenersLocked()
-	e, news := t.countPoolsLocked(p)
+	t.countPoolsLocked(p)
 	t.mu.Unlock()
-	if news {
-		t.tellPools(e)
-	}
 	return p, nil
 }
 
@@ -154,6 +151,7 @@ func (p *Pool) SetPolicy(policy Policy) error {
 	t := p.tracker
 	t.mu.Lock()
 	t.epoch++
+	t.countPoolsLocked(p)
 	t.startLocked(p)
 	t.reaper.wakeLocked()
 	t.mu.Unlock()
@@ -167,13 +165,10 @@ func (p *Pool) Close() {
 	t := p.tracker
 	t.mu.Lock()
 	p.closed = true
-	e, news := t.countPoolsLocked(p)
+	t.countPoolsLocked(p)
 	t.dropPoolLocked(p)
 	idle := len(t.conns) == 0
 	t.mu.Unlock()
-	if news {
-		t.tellPools(e)
-	}
 	if !idle {
 		return
 	}

@@ -136,13 +136,16 @@ func TestPoolRecords(t *testing.T) {
 		if !strings.HasSuffix(r.Stack.Site().Function, ".(*lab).open") {
 			t.Errorf("the lease was opened at %v", r.Stack.Site())
 		}
-		r.Stack = nil
+		if !strings.HasSuffix(r.Last.Site().Function, ".TestPoolRecords.func1.1") {
+			t.Errorf("the last activity was at %v", r.Last.Site())
+		}
+		r.Stack, r.Last = nil, nil
 		at := func(d time.Duration) time.Time { return l.start.Add(d) }
 		if fmt.Sprintf("%+v", r) != fmt.Sprintf("%+v", Record{
 			Pool: "db", ConnectionID: "db#1", Mode: Enforce, Leased: true,
 			Opened: at(0), LeasedAt: at(0), TxOpened: at(10 * sec), Age: 20 * sec, TxAge: 10 * sec,
 			Accesses: 1, TransactionLevel: 3, OpenRows: 1, OpenStatements: 1, Query: "SELECT 3", Exempt: "import",
-			lifetime: r.lifetime,
+			lifetime: r.lifetime, leaseAge: 20 * sec,
 		}) {
 			t.Errorf("%+v", r)
 		}

@@ -10,46 +10,53 @@ import (
 // A program that opens a pool for each request and closes none leaks slowly:
 // each pool is legitimate by itself. They are counted for each database file.
 
-// countPools returns the news about the pools of one file, after one was opened
-// or closed. Tracker.mu is held.
-func (t *Tracker) countPoolsLocked(p *Pool) (e Event, news bool) {
+// crowd is what was told of a file with too many pools.
+type crowd struct {
+	leak *Leak
+	pool *Pool // that is named
+}
+
+// countPoolsLocked looks at the pools of one file, after one was opened or
+// closed, and tells what is news. The lowest of their limits counts. Tracker.mu
+// is held: the news come in order.
+func (t *Tracker) countPoolsLocked(p *Pool) {
 	if p.path == "" {
-		return Event{}, false
+		return
 	}
 	var same []*Pool
+	var limit int64
 	for _, o := range t.pools {
-		if o.path == p.path && !o.closed {
-			same = append(same, o)
+		if o.path != p.path || o.closed {
+			continue
+		}
+		same = append(same, o)
+		if l := o.policy.Load().MaxPools; l > 0 && (limit == 0 || l < limit) {
+			limit = l
 		}
 	}
-	limit := p.policy.Load().MaxPools
 	over := limit > 0 && int64(len(same)) >= limit
-	known := t.tooMany[p.path]
+	known, told := t.tooMany[p.path]
 	switch {
-	case over && known == nil:
-		l := t.poolLeak(same)
+	case over && !told:
+		l, most := t.poolLeak(same)
 		if t.tooMany == nil {
-			t.tooMany = make(map[string]*Leak)
+			t.tooMany = make(map[string]crowd)
 		}
-		t.tooMany[p.path] = l
-		return Event{Type: EventSuspect, Reason: l.Reason, Leak: l, pool: t.pools[l.Pool], news: true}, true
-	case !over && known != nil:
+		t.tooMany[p.path] = crowd{l, most}
+		most.tell(EventSuspect, l)
+	case !over && told:
 		delete(t.tooMany, p.path)
-		if found := t.pools[known.Pool]; found != nil {
-			p = found // one pool counts both
-		}
-		return Event{Type: EventRecovered, Reason: known.Reason, Leak: known, pool: p}, true
+		known.pool.tell(EventRecovered, known.leak)
 	}
-	return Event{}, false
 }
 
 // poolLeak describes the pools by the place that opened most of them.
-func (t *Tracker) poolLeak(same []*Pool) *Leak {
+func (t *Tracker) poolLeak(same []*Pool) (l *Leak, most *Pool) {
 	count := make(map[*callstack.Stack]int)
 	for _, p := range same {
 		count[p.stack]++
 	}
-	most := slices.MaxFunc(same, func(a, b *Pool) int {
+	most = slices.MaxFunc(same, func(a, b *Pool) int {
 		return cmp.Or(cmp.Compare(count[a.stack], count[b.stack]), cmp.Compare(b.opened, a.opened))
 	})
 	return &Leak{
@@ -63,21 +70,18 @@ func (t *Tracker) poolLeak(same []*Pool) *Leak {
 		Stack:    most.stack.PCs(),
 		Kept:     "a pool may be in use: close it in the program",
 		fate:     new(fate),
-	}
+	}, most
 }
 
-// tellPools counts and emits what countPoolsLocked found, outside the lock.
-func (t *Tracker) tellPools(e Event) {
-	p := e.pool
-	switch e.Type {
-	case EventSuspect:
+// tell counts and emits what countPoolsLocked found.
+func (p *Pool) tell(typ EventType, l *Leak) {
+	news := typ == EventSuspect
+	if news {
 		p.count(func(n *counters) { n.leaked.Add(1) })
-	case EventRecovered:
-		if e.Leak.fate.sealed.Swap(true) {
-			return
-		}
+	} else {
+		l.fate.sealed.Store(true)
 		p.count(func(n *counters) { n.recovered.Add(1) })
 	}
-	p.tally.leak(e.Type, e.Leak, e.news)
-	t.emit(e)
+	p.tally.leak(typ, l, news)
+	p.tracker.emit(Event{Type: typ, Reason: l.Reason, Leak: l, pool: p, news: news})
 }

@@ -1,6 +1,10 @@
 package tracker
 
-import "time"
+import (
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+)
 
 // nudgeInterval is how often a condemned operation is interrupted again:
 // SQLite forgets an interrupt that comes before the statement's first step.
@@ -16,8 +20,9 @@ type reaper struct {
 	epoch  uint64
 	atOnce bool // scan at the next step, whenever it comes
 
+	clock reaperClock // written by the one look at a time, under Tracker.mu
+
 	// Of one look at a time.
-	clock     reaperClock
 	nextScan  time.Duration
 	condemned []*Conn // operations to interrupt until they end
 }
@@ -56,8 +61,8 @@ func (r *reaper) look() (wait time.Duration) {
 	r.clock.planned = r.planned
 	atOnce := r.atOnce
 	r.atOnce = false
+	now := r.clock.tick(r.t.now()) // under the lock: the memory monitor reads it
 	r.t.mu.Unlock()
-	now := r.clock.tick(r.t.now())
 	if atOnce || now >= r.nextScan || r.changed() {
 		f, next := r.scan(now)
 		r.nextScan = now + next
@@ -345,11 +350,7 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 		if r.watch.taken {
 			return
 		}
-		if r.suspect() && r.watch.leak.Reason == ReasonWALLimit {
-			copied := *r.watch.leak // the same leak, by now for a stronger reason
-			copied.Reason, copied.Limit, copied.Idle = reason, limit, idle
-			r.watch.leak = &copied
-		}
+		r.forgottenToo(reason, limit, idle)
 		l, fresh := c.suspect(f, r, reason, limit, now, idle)
 		confirmed = confirmed && !fresh && now > r.watch.since
 		leaks = append(leaks, l)
@@ -357,6 +358,17 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 	if confirmed && c.mayUndo(leaks...) && c.lease.exempt == "" {
 		c.order(f, &Order{Scope: ScopeLease, Reason: reason, Word: word}, all...)
 	}
+}
+
+// forgottenToo turns the suspicion of keeping the WAL into that of being
+// forgotten: the same leak, by now for a stronger reason.
+func (r *Resource) forgottenToo(reason Reason, limit, idle time.Duration) {
+	if !r.suspect() || r.watch.leak.Reason != ReasonWALLimit {
+		return
+	}
+	copied := *r.watch.leak
+	copied.Reason, copied.Limit, copied.Idle = reason, limit, idle
+	r.watch.leak = &copied
 }
 
 // rest closes a connection that idles in the pool.
@@ -407,12 +419,29 @@ func (c *Conn) countStatements(f *findings, p *Policy, rec *Record) {
 	if c.seen.most != nil {
 		return
 	}
+	most = c.preparedMost(most.query)
 	l := c.leakLocked(most, ReasonMaxStatements, 0, c.pool.tracker.now(), 0)
 	l.Count = int64(rec.statements)
 	l.Kept = "a statement may be in use: close it in the program"
 	c.seen.most = l
 	c.pool.count(func(n *counters) { n.leaked.Add(1) })
 	f.news = append(f.news, news{c, EventSuspect, l})
+}
+
+// preparedMost returns a statement of the place that prepared the text most
+// often.
+func (c *Conn) preparedMost(query string) (most *Resource) {
+	count := make(map[*callstack.Stack]int)
+	for r := c.stmts.head; r != nil; r = r.next {
+		if r.query != query {
+			continue
+		}
+		count[r.stack]++
+		if most == nil || count[r.stack] > count[most.stack] {
+			most = r
+		}
+	}
+	return most
 }
 
 // forgive takes the suspicion of too many statements back.
@@ -491,6 +520,7 @@ func (c *Conn) lookAtRows(f *findings, now time.Duration) {
 			if w.taken || !rowsForgotten(p, idle) || c.tx.watch.taken && c.tx.id != 0 {
 				continue // or undone with their transaction now
 			}
+			r.forgottenToo(ReasonLeakAfter, p.LeakAfter, idle)
 			l, fresh := c.suspect(f, r, ReasonLeakAfter, p.LeakAfter, now, idle)
 			if !fresh && now > w.since && c.mayUndo(l) && c.lease.exempt == "" {
 				c.order(f, &Order{Scope: ScopeRows, Reason: ReasonLeakAfter, Resource: r.id}, r)

@@ -100,7 +100,7 @@ func TestLeaseOrderCarriesAllLeaks(t *testing.T) {
 			query    string
 			resource uint64
 			level    int
-		}{{"SELECT 2", 4, 0}, {"SELECT 1", 3, 0}, {"BEGIN", 2, 2}} {
+		}{{"SELECT 2", 4, 0}, {"SELECT 1", 3, 0}, {"SELECT 2", 2, 2}} {
 			if l := orders[0].o.Leaks[i]; l.Query != want.query || l.Resource != want.resource || l.Level != want.level {
 				t.Errorf("leak %d: %+v, want %+v", i, l, want)
 			}
@@ -2187,7 +2187,7 @@ func TestReaperAddRemoveForReal(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 500 {
-				c := p.Open(still{}, true, "")
+				c := owned{p.Open(still{}, true, "")}
 				var r Resource
 				c.OpenRows(&r, "SELECT 1", "")
 				c.CloseResource(&r)

@@ -51,6 +51,9 @@ func (r *Resource) Notice() { r.noticed.Store(true) }
 // count as activity. It may be called outside the driver's gate.
 func (r *Resource) Noticed() bool { return r.noticed.Load() }
 
+// Query returns the text it was opened with. The caller holds the driver's gate.
+func (r *Resource) Query() string { return r.query }
+
 // ID returns the resource's id, unique in its connection; 0 if it is closed.
 func (r *Resource) ID() uint64 { return r.id }
 

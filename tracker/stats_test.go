@@ -42,7 +42,7 @@ func TestStatsJSONNames(t *testing.T) {
 			"total_connections", "active_connections", "pool_size", "max_connections", "created", "reused", "expired",
 			"leaked_detected", "force_closed", "aggressive_cleanups", "leak_detection", "memory_monitoring", "active_connection_details",
 		}, []string{
-			"recycled", "proven", "recovered", "reaped", "events_dropped", "callback_panics",
+			"recycled", "proven", "recovered", "reaped", "events_dropped", "callback_panics", "blocked", "wal_bytes",
 			"open_transactions", "open_rows", "open_statements", "missing",
 		}},
 		{"leak_detection", names(all["leak_detection"]), []string{
@@ -55,6 +55,7 @@ func TestStatsJSONNames(t *testing.T) {
 			"connection_id", "age", "idle_time", "transaction_level", "access_count", "potentially_leaked",
 		}, []string{
 			"opened_at", "query", "state", "pool", "transaction_age", "open_rows", "open_statements", "exempt", "kept",
+			"memory_bytes", "memory_peak_bytes",
 		}},
 	} {
 		want := slices.Concat(c.origin, c.more)
@@ -73,7 +74,7 @@ func TestStatsJSONNames(t *testing.T) {
 func TestStatsJSON(t *testing.T) {
 	const empty = `{"total_connections":0,"active_connections":0,"pool_size":0,"max_connections":0,"created":0,"reused":0,` +
 		`"expired":0,"recycled":0,"leaked_detected":0,"proven":0,"recovered":0,"reaped":0,"force_closed":0,"aggressive_cleanups":0,` +
-		`"events_dropped":0,"callback_panics":0,"open_transactions":0,"open_rows":0,"open_statements":0,` +
+		`"events_dropped":0,"callback_panics":0,"blocked":0,"wal_bytes":0,"open_transactions":0,"open_rows":0,"open_statements":0,` +
 		`"leak_detection":{"recent_leak_alerts":0,"connection_history_size":0,"potentially_leaked_count":0},` +
 		`"memory_monitoring":{"average_system_memory_percent":0,"average_process_memory_mb":0,"pressure_events_count":0,"memory_pressure":false},` +
 		`"active_connection_details":[]}`
@@ -98,18 +99,20 @@ func TestStatsJSON(t *testing.T) {
 		for i := range s.ActiveConnectionDetails { // site_test.go says where
 			d := &s.ActiveConnectionDetails[i]
 			d.OpenedAt, _, _ = strings.Cut(d.OpenedAt, ":")
+			d.LastActivityAt, _, _ = strings.Cut(d.LastActivityAt, ":")
 		}
 		compareJSON(t, s, `{"total_connections":2,"active_connections":1,"pool_size":1,"max_connections":0,"created":2,"reused":0,`+
 			`"expired":1,"recycled":1,"leaked_detected":2,"proven":0,"recovered":0,"reaped":0,"force_closed":1,"aggressive_cleanups":0,`+
-			`"events_dropped":0,"callback_panics":0,"open_transactions":1,"open_rows":1,"open_statements":1,`+
+			`"events_dropped":0,"callback_panics":0,"blocked":0,"wal_bytes":0,"open_transactions":1,"open_rows":1,"open_statements":1,`+
 			`"leak_detection":{"recent_leak_alerts":2,"connection_history_size":5,"potentially_leaked_count":1},`+
 			`"memory_monitoring":{"average_system_memory_percent":0,"average_process_memory_mb":0,"pressure_events_count":0,"memory_pressure":false},`+
 			`"missing":["sqlite3 handle"],"active_connection_details":[`+
 			`{"connection_id":"db#2","pool":"db","state":"leased","age":480,"idle_time":420,"transaction_level":2,"transaction_age":470,"access_count":1,`+
 			`"open_rows":1,"open_statements":1,"potentially_leaked":true,"opened_at":"tracker/fake_test.go","query":"SELECT `+strings.Repeat("x", 190)+`…",`+
-			`"exempt":"nightly import","kept":"attached databases"},`+
+			`"exempt":"nightly import","kept":"attached databases","memory_bytes":0,"memory_peak_bytes":0,"lease_age":470,`+
+			`"last_activity_at":"tracker/fake_test.go","reaped":true},`+
 			`{"connection_id":"db#1","pool":"db","state":"idle","age":480,"idle_time":420,"transaction_level":0,"access_count":1,`+
-			`"open_rows":0,"open_statements":0,"potentially_leaked":false,"opened_at":"","query":""}]}`)
+			`"open_rows":0,"open_statements":0,"potentially_leaked":false,"opened_at":"","query":"","memory_bytes":0,"memory_peak_bytes":0,"last_activity_at":"tracker/fake_test.go"}]}`)
 	})
 }
 
@@ -166,6 +169,12 @@ func TestStatsSub(t *testing.T) {
 			case reflect.Struct:
 				compare(name+".", d, s, old)
 			case reflect.Uint64: // a counter
+				if name == "MemoryMonitoring.SQLiteMemoryBytes" { // a level
+					if !d.Equal(s) {
+						t.Errorf("%s: %v, want %v", name, d, s)
+					}
+					continue
+				}
 				if d.Uint() != s.Uint()-old.Uint() {
 					t.Errorf("%s: %d, want %d - %d", name, d.Uint(), s.Uint(), old.Uint())
 				}
@@ -316,7 +325,7 @@ func TestStatsConsistent(t *testing.T) {
 				if i%2 == 0 { // pools come and go as well
 					p = newPool(t, tr, PoolConfig{Name: "short", Policy: policy, Logger: quiet})
 				}
-				c := p.Open(still{}, true, "")
+				c := owned{p.Open(still{}, true, "")}
 				var r Resource
 				c.Word().Add(FlagBits + 1)
 				c.OpenRows(&r, "SELECT 1", "")

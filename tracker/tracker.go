@@ -42,7 +42,7 @@ type Tracker struct {
 	watched    int // connections of pools that need the reaper
 
 	blamed  map[blamed]*BlameCount
-	tooMany map[string]*Leak // by path: more pools than max_pools
+	tooMany map[string]crowd // by path: more pools than max_pools
 
 	n counters // of all pools, those that are gone included
 

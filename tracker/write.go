@@ -14,14 +14,14 @@ import (
 
 // WriteTo writes a report for a person: the open suspects grouped by the call
 // that opened them, each group with its stack; then the leaks in the history
-// that were undone or came back, and what was done; then the open connections,
-// one line each; then the counters. It is plain text without escape codes.
+// that were undone or came back, and what was done; then who kept others waiting
+// for a lock; then the open connections, one line each; then the counters. It is plain text without escape codes.
 //
 // The parts are read one after the other, so a leak that is undone meanwhile
 // may be missing or show up twice. SQL texts are shortened, and otherwise shown
 // as they are.
 func (t *Tracker) WriteTo(w io.Writer) (int64, error) {
-	r := report{now: t.clock.at(t.now()), stats: t.Stats(), connections: t.lines()}
+	r := report{now: t.clock.at(t.now()), stats: t.Stats(), connections: t.lines(), blamed: t.Blamed()}
 	var lost []string
 	r.suspects, lost = t.openLeaks()
 	r.read(t.History(), lost)
@@ -42,6 +42,7 @@ type report struct {
 	suspects    []*Leak
 	settled     []settled
 	connections []connLine
+	blamed      []BlameCount
 }
 
 // settled is a leak that is over.
@@ -108,8 +109,8 @@ func (t *Tracker) openLeaks() (leaks []*Leak, lost []string) {
 			lost = append(lost, c.id)
 		}
 	}
-	for _, l := range t.tooMany {
-		leaks = append(leaks, l)
+	for _, c := range t.tooMany {
+		leaks = append(leaks, c.leak)
 	}
 	return leaks, lost
 }
@@ -164,6 +165,7 @@ func (r *report) write() {
 	}
 	r.writeSuspects()
 	r.writeSettled()
+	r.writeBlamed()
 	r.writeConnections()
 	r.writeCounters()
 }
@@ -214,7 +216,11 @@ func (r *report) writeSuspects() {
 	for _, g := range groups {
 		l := g[0]
 		fmt.Fprintf(r, "\n  %d x %s at %s: %s\n", len(g), l.Kind, printable(l.Site().String()), limitText(l))
-		r.detail("connection", connectionsOf(g))
+		if l.Kind == KindPool {
+			r.detail("pool", l.Pool)
+		} else {
+			r.detail("connection", connectionsOf(g))
+		}
 		label := "age"
 		if len(g) > 1 {
 			label = "oldest"
@@ -262,7 +268,8 @@ func (r *report) detail(label, text string) {
 // or it would have recovered.
 func (r *report) ages(l *Leak) string {
 	age := r.now.Sub(l.OpenedAt)
-	if l.Reason == ReasonMaxStatements || l.Reason == ReasonPanic {
+	switch l.Reason {
+	case ReasonMaxStatements, ReasonMaxPools, ReasonWALLimit, ReasonLeakMemory, ReasonPanic: // it may be in use
 		return ageText(age)
 	}
 	return fmt.Sprintf("%s, idle for %s", ageText(age), ageText(l.Idle+age-l.Age))
@@ -281,6 +288,10 @@ func limitText(l *Leak) string {
 	switch {
 	case l.Limit > 0:
 		return fmt.Sprintf("%s (limit %v)", printable(string(l.Reason)), l.Limit)
+	case l.Reason == ReasonWALLimit:
+		return fmt.Sprintf("%s (WAL of %s, limit %s)", l.Reason, bytesText(l.Bytes), bytesText(l.LimitBytes))
+	case l.Bytes > 0:
+		return fmt.Sprintf("%s (%s, limit %s)", printable(string(l.Reason)), bytesText(l.Bytes), bytesText(l.LimitBytes))
 	case l.Count > 0:
 		return fmt.Sprintf("%s (open %d times)", l.Reason, l.Count)
 	}
@@ -334,6 +345,51 @@ func (r *report) writeSettled() {
 	tw.Flush()
 }
 
+// maxBlamedLines keeps the report short.
+const maxBlamedLines = 10
+
+// writeBlamed lists the places that kept others waiting, those that did so most
+// often first.
+func (r *report) writeBlamed() {
+	if len(r.blamed) == 0 {
+		return
+	}
+	type place struct {
+		frame Frame
+		kind  Kind
+	}
+	var groups []BlameCount // sorted, and in each the last query
+	index := make(map[place]int)
+	var all uint64
+	for _, n := range r.blamed {
+		all += n.Count
+		key := place{n.Site(), n.Kind}
+		i, ok := index[key]
+		if !ok {
+			index[key] = len(groups)
+			groups = append(groups, n)
+			continue
+		}
+		g := &groups[i]
+		g.Count += n.Count
+		if n.Last.After(g.Last) {
+			g.Last, g.Query = n.Last, n.Query
+		}
+	}
+	slices.SortStableFunc(groups, func(a, b BlameCount) int { return cmp.Compare(b.Count, a.Count) })
+	fmt.Fprintf(r, "\nwho kept others waiting: %s, at %s\n\n", many(all, "time"), many(len(groups), "site"))
+	tw := tabwriter.NewWriter(r, 0, 0, 2, ' ', 0)
+	for i, g := range groups {
+		if i == maxBlamedLines && len(groups) > maxBlamedLines+1 {
+			fmt.Fprintf(tw, "  and %d more\n", len(groups)-i)
+			break
+		}
+		fmt.Fprintf(tw, "  %d x %s\tat %s\tlast %s\t%s\n", g.Count, g.Kind, printable(g.Site().String()),
+			g.Last.Format("15:04:05"), printable(shorten(g.Query, 60)))
+	}
+	tw.Flush()
+}
+
 func (r *report) writeConnections() {
 	if len(r.connections) == 0 {
 		r.WriteString("\nno open connections\n")
@@ -375,6 +431,7 @@ func (r *report) writeCounters() {
 		{{"leaked_detected", s.LeakedDetected}, {"proven", s.Proven}, {"recovered", s.Recovered}, {"reaped", s.Reaped}},
 		{{"created", s.Created}, {"reused", s.Reused}, {"expired", s.Expired}, {"recycled", s.Recycled}},
 		{{"force_closed", s.ForceClosed}, {"aggressive_cleanups", s.AggressiveCleanups}, {"events_dropped", s.EventsDropped}, {"callback_panics", s.CallbackPanics}},
+		{{"blocked", s.Blocked}},
 	} {
 		for _, c := range row {
 			fmt.Fprintf(tw, "  %s\t%d\t", c.name, c.value)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -48,6 +49,32 @@ func (p reportPool) open(exempt string) *reportConn {
 	c.Conn = p.Pool.Open(reportControl{c}, true, exempt)
 	c.moved()
 	return c
+}
+
+// What the owner writes comes between Record and Recorded.
+
+func (c *reportConn) CheckOut(exempt string) {
+	c.Record()
+	c.Conn.CheckOut(exempt)
+	c.Recorded()
+}
+
+func (c *reportConn) CheckIn() tracker.Reason {
+	c.Record()
+	defer c.Recorded()
+	return c.Conn.CheckIn()
+}
+
+func (c *reportConn) OpenRows(r *tracker.Resource, query, exempt string) {
+	c.Record()
+	c.Conn.OpenRows(r, query, exempt)
+	c.Recorded()
+}
+
+func (c *reportConn) CloseResource(r *tracker.Resource) {
+	c.Record()
+	c.Conn.CloseResource(r)
+	c.Recorded()
 }
 
 func (c *reportConn) moved() { c.Word().Add(1 << 8) }
@@ -411,3 +438,158 @@ func TestReportIsAligned(t *testing.T) {
 	}
 	pool.Close()
 }
+
+// Who kept others waiting stands between the leaks and the connections, grouped
+// by place, those that did so most often first.
+func TestReportOfBlame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := tracker.New(tracker.Options{})
+		pool := newReportPool(t, tr, "shop", tracker.Observe, reportLimits())
+		if text := reportText(t, tr); strings.Contains(text, "waiting") {
+			t.Error(text)
+		}
+		conn := func() *reportConn {
+			c := &reportConn{}
+			c.Conn = pool.New(true, "")
+			c.OpenedFile(tracker.File{Path: "/a.db"})
+			c.Register(reportControl{c})
+			return c
+		}
+		waits := conn()
+		blame := func(times int) {
+			for range times {
+				waits.Blocked(tracker.ReasonBusy, false)
+				time.Sleep(time.Second)
+			}
+		}
+		a, b := conn(), conn()
+		a.rows("SELECT name\n\tFROM products") // in reportConn.rows
+		blame(2)
+		a.undo()
+		b.BeginTx("BEGIN", "") // here
+		b.Executing("UPDATE products\x1b[2J")
+		blame(3)
+		b.undo()
+		blame(1) // nobody
+		reportWants(t, reportText(t, tr),
+			"no leaks",
+			"who kept others waiting: 5 times, at 2 sites",
+			"3 x transaction at tracker/write_test.go:", "last 00:00:04 UPDATE products?[2J",
+			"2 x rows at tracker/write_test.go:", "last 00:00:01 SELECT name FROM products",
+			"3 open connections",
+			"blocked 6")
+		for _, c := range []*reportConn{waits, a, b} {
+			c.CheckIn()
+			c.Close()
+		}
+		pool.Close()
+		tr.Close()
+	})
+}
+
+// Long lists are cut.
+func TestReportOfManyBlamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := tracker.New(tracker.Options{})
+		pool := newReportPool(t, tr, "shop", tracker.Observe, reportLimits())
+		var all []*reportConn
+		conn := func() *reportConn {
+			c := &reportConn{}
+			c.Conn = pool.New(true, "")
+			c.OpenedFile(tracker.File{Path: "/a.db"})
+			c.Register(reportControl{c})
+			all = append(all, c)
+			return c
+		}
+		waits := conn()
+		hold := []func(c *reportConn){
+			func(c *reportConn) { c.BeginTx("1", "") },
+			func(c *reportConn) { c.BeginTx("2", "") },
+			func(c *reportConn) { c.BeginTx("3", "") },
+			func(c *reportConn) { c.BeginTx("4", "") },
+			func(c *reportConn) { c.BeginTx("5", "") },
+			func(c *reportConn) { c.BeginTx("6", "") },
+			func(c *reportConn) { c.BeginTx("7", "") },
+			func(c *reportConn) { c.BeginTx("8", "") },
+			func(c *reportConn) { c.BeginTx("9", "") },
+			func(c *reportConn) { c.BeginTx("10", "") },
+			func(c *reportConn) { c.BeginTx("11", "") },
+			func(c *reportConn) { c.BeginTx("12", "") },
+		}
+		for i, f := range hold {
+			f(conn())
+			time.Sleep(time.Second)
+			waits.Blocked(tracker.ReasonBusy, false)
+			want := fmt.Sprintf("at %d site", i+1)
+			text := reportText(t, tr)
+			if !strings.Contains(text, want) || strings.Contains(text, "\n  and ") != (i == 11) {
+				t.Errorf("%d: %s", i, text)
+			}
+		}
+		reportWants(t, reportText(t, tr), "12 x transaction", "11 x transaction", "3 x transaction", "and 2 more", "open connections")
+		for _, c := range all {
+			c.undo()
+			c.CheckIn()
+			c.Close()
+		}
+		pool.Close()
+		tr.Close()
+	})
+}
+
+func TestReportOfTooManyPools(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := tracker.New(tracker.Options{})
+		var pools []*tracker.Pool
+		for range 3 {
+			p := reportLimits()
+			p.MaxPools = 3
+			pool, err := tr.NewPool(tracker.PoolConfig{Name: "shop", Path: "/a.db", Policy: p, Logger: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pools = append(pools, pool)
+		}
+		time.Sleep(30 * time.Second)
+		reportWants(t, reportText(t, tr),
+			"1 open suspect, at 1 site",
+			"1 x pool at tracker/write_test.go:", "max_pools (open 3 times)",
+			"pool shop", "age 30s\n",
+			"kept a pool may be in use", "stack tracker/write_test.go:")
+		for _, p := range pools {
+			p.Close()
+		}
+		tr.Close()
+		reportWants(t, reportText(t, tr), "no open suspects", "1 x pool at tracker/write_test.go:", "max_pools (open 3 times) came back by itself")
+	})
+}
+
+func TestReportOfWAL(t *testing.T) {
+	file := tracker.File{Path: t.TempDir() + "/a.db"}
+	if err := os.WriteFile(file.Path+"-wal", make([]byte, 3<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		tr := tracker.New(tracker.Options{})
+		p := reportLimits()
+		p.WALLimit, p.LeakAfter = 2<<20, 0
+		pool := newReportPool(t, tr, "shop", tracker.Observe, p)
+		c := &reportConn{}
+		c.Conn = pool.New(true, "")
+		c.OpenedFile(file)
+		c.Register(readingControl{reportControl{c}})
+		c.BeginTx("BEGIN", "")
+		c.moved()
+		time.Sleep(time.Minute)
+		reportWants(t, reportText(t, tr), "1 x transaction at tracker/write_test.go:", "wal_limit (WAL of 3.0 MiB, limit 2.0 MiB)", "age 1m0s\n")
+		c.undo()
+		c.CheckIn()
+		c.Close()
+		pool.Close()
+		tr.Close()
+	})
+}
+
+type readingControl struct{ reportControl }
+
+func (readingControl) TxState() tracker.TxState { return tracker.TxRead }
