@@ -93,7 +93,7 @@ func holdLock(c *tracker.Conn, query string) {
 
 func wantLock(c *tracker.Conn, query string, reason tracker.Reason) {
 	c.Executing(query)
-	c.Blocked(reason)
+	c.Blocked(reason, reason == tracker.ReasonBusySnapshot)
 }
 
 // forgetRows is where the rows of most tests are opened.

@@ -102,7 +102,7 @@ func TestBlockedAndForceClosed(t *testing.T) {
 			t.Errorf("%v closed by force in %d series, want %v", got, n, want/3)
 		}
 		for range 3 {
-			c.Blocked(tracker.ReasonBusySnapshot)
+			c.Blocked(tracker.ReasonBusySnapshot, false)
 		}
 		c.ForceClosed()
 	}

@@ -90,9 +90,9 @@ func TestFiguresOfMemoryAndWAL(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		l.fakes[0].Blocked(ReasonBusy)
-		l.fakes[0].Blocked(ReasonBusy)
-		l.fakes[1].Blocked(ReasonLocked)
+		l.fakes[0].Blocked(ReasonBusy, false)
+		l.fakes[0].Blocked(ReasonBusy, false)
+		l.fakes[1].Blocked(ReasonLocked, false)
 		l.fakes[3].out("")
 		l.fakes[3].ForceClosed()
 		l.sleep(2 * time.Minute)
