@@ -13,6 +13,7 @@ type reaper struct {
 
 	// Guarded by Tracker.mu.
 	wait   time.Duration // how long it waits after a scan
+	now    time.Duration // its time at the last look
 	epoch  uint64
 	atOnce bool // scan at the next step, whenever it comes
 
@@ -35,7 +36,7 @@ func (t *Tracker) startLocked(p *Pool) {
 			r.wakeLocked()
 		}
 	case r.mayStart():
-		r.clock, r.atOnce, r.condemned = reaperClock{last: t.now()}, true, nil
+		r.clock, r.now, r.atOnce, r.condemned = reaperClock{last: t.now()}, 0, true, nil
 		r.armLocked(r.patience)
 	}
 	t.monitor.startLocked(p)
@@ -58,6 +59,9 @@ func (r *reaper) look() (wait time.Duration) {
 	r.atOnce = false
 	r.t.mu.Unlock()
 	now := r.clock.tick(r.t.now())
+	r.t.mu.Lock()
+	r.now = now
+	r.t.mu.Unlock()
 	if atOnce || now >= r.nextScan || r.changed() {
 		f, next := r.scan(now)
 		r.nextScan = now + next
