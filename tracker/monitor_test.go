@@ -587,6 +587,31 @@ func TestMonitorOutsideBubble(t *testing.T) {
 	noReaper(t)
 }
 
+// churning is a connection without resources whose gate is a bit of the word.
+type churning struct {
+	*Conn
+	still
+	bytes atomic.Int64
+}
+
+func (k *churning) do(what func()) {
+	k.Word().Or(BusyBit)
+	k.Record()
+	what()
+	k.Recorded()
+	k.Word().Add(FlagBits + 1 - BusyBit)
+}
+
+func (k *churning) Memory() (int64, bool) { return k.bytes.Load(), k.Word().Load()&BusyBit == 0 }
+
+func (k *churning) Carry(o *Order) Outcome {
+	if o.Scope != ScopeRelease || k.Word().Load()&BusyBit != 0 {
+		return Void
+	}
+	k.bytes.Store(0)
+	return Done
+}
+
 // Under -race: everything at once.
 func TestMonitorChurn(t *testing.T) {
 	tr := New(Options{})
@@ -599,7 +624,6 @@ func TestMonitorChurn(t *testing.T) {
 		}
 	})
 	defer cancel()
-	l := &lab{t: t, Tracker: tr, start: time.Now()}
 	var pools []*Pool
 	for i, mode := range []Mode{Enforce, Observe, Enforce} {
 		pools = append(pools, newPool(t, tr, PoolConfig{Mode: mode, Logger: quiet, Policy: Policy{
@@ -613,15 +637,19 @@ func TestMonitorChurn(t *testing.T) {
 		work.Go(func() {
 			p := pools[i%len(pools)]
 			for n := int64(0); time.Now().Before(over); n++ {
-				f := newFake(l, p, n%2 == 0)
+				k := new(churning)
+				k.Conn = p.New(n%2 == 0, "")
+				k.Register(k)
 				for range 20 {
-					f.out("")
-					f.hold(n * 7 % (3 << 20))
-					if r := f.in(); r != "" && f.MayRecycle(r) && f.StillHeavy(r, n) {
-						f.AllowRecycle(r)
+					k.do(func() { k.CheckOut("") })
+					k.bytes.Store(n * 7 % (3 << 20))
+					var r Reason
+					k.do(func() { r = k.CheckIn() })
+					if r != "" && k.MayRecycle(r) && k.StillHeavy(r, n) {
+						k.AllowRecycle(r)
 					}
 				}
-				f.Close()
+				k.Close()
 				m.at(float64(n * 13 % 100))
 			}
 		})
