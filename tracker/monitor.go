@@ -12,8 +12,11 @@ import (
 type monitor struct {
 	pacer
 
+	began bool // pressure, at the last pass; of one pass at a time
+
 	// Guarded by Tracker.mu.
 	read   func() Memory
+	trim   func()
 	given  bool          // by the program
 	wait   time.Duration // until the next pass
 	last   Memory
@@ -54,7 +57,7 @@ func (m *monitor) look() (wait time.Duration) {
 		}
 	}
 	m.wait = wait // whoever needs less from here on wakes it
-	read := m.read
+	read, trim := m.read, m.trim
 	t.mu.Unlock()
 	if wait == math.MaxInt64 {
 		return rests // until a pool has connections and limits again
@@ -64,8 +67,12 @@ func (m *monitor) look() (wait time.Duration) {
 		t.queue.contain(func() { now = read() })
 	}
 	t.askMemory()
-	t.heavy()
-	t.pressure(now)
+	released := t.heavy()
+	more, began := t.pressure(now)
+	if trim != nil && (released+more > heavyBytes || began || m.began) {
+		t.queue.contain(trim)
+	}
+	m.began = began // the handles are closed meanwhile
 	m.note(now, read != nil)
 	return wait
 }
@@ -159,8 +166,8 @@ func (t *Tracker) release(conns []*Conn, reason Reason) (released int64) {
 	return released
 }
 
-// heavy applies conn_memory and leak_memory.
-func (t *Tracker) heavy() {
+// heavy applies conn_memory and leak_memory, and returns what was released.
+func (t *Tracker) heavy() (released int64) {
 	var over []*Conn
 	t.mu.Lock()
 	for _, c := range t.conns {
@@ -169,7 +176,7 @@ func (t *Tracker) heavy() {
 		}
 	}
 	t.mu.Unlock()
-	t.release(over, ReasonConnMemory)
+	released = t.release(over, ReasonConnMemory)
 	var f findings
 	t.mu.Lock()
 	for _, c := range t.conns {
@@ -184,6 +191,7 @@ func (t *Tracker) heavy() {
 	for _, n := range f.news {
 		n.conn.settle(n.typ, n.leak)
 	}
+	return released
 }
 
 // overLimitLocked reports whether the guard is to see to it that the connection

@@ -471,15 +471,15 @@ func TestMemorySourcePanics(t *testing.T) {
 func TestMemorySourceOffered(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		own, offered := new(machine), new(machine)
-		l.OfferMemorySource(offered.read)
+		l.OfferMemorySource(offered.read, nil)
 		p := l.pool(Enforce, limits(func(p *Policy) { p.Pressure = 0.9 }))
 		f := l.open(p, true)
 		l.sleep(30 * time.Second)
 		l.SetMemorySource(own.read)
-		l.OfferMemorySource(offered.read)
+		l.OfferMemorySource(offered.read, nil)
 		l.sleep(30 * time.Second)
 		l.SetMemorySource(nil)
-		l.OfferMemorySource(offered.read)
+		l.OfferMemorySource(offered.read, nil)
 		l.sleep(30 * time.Second)
 		if own.reads.Load() != 1 || offered.reads.Load() != 1 {
 			t.Errorf("read %d and %d times", own.reads.Load(), offered.reads.Load())
@@ -677,4 +677,40 @@ func TestMonitorChurn(t *testing.T) {
 	if tr.Stats().MemoryMonitoring.PressureEventsCount == 0 {
 		t.Error("no pressure at all")
 	}
+}
+
+// What was released is given back to the machine: after each pass that released
+// something, and twice when pressure begins, for handles close meanwhile.
+func TestMemoryIsTrimmed(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		m := new(machine)
+		m.at(10)
+		trims := 0
+		l.OfferMemorySource(m.read, func() { trims++; panic("contained") })
+		want := func(n int) {
+			t.Helper()
+			l.sleep(30 * time.Second)
+			if trims != n {
+				t.Errorf("at %v trimmed %d times, want %d", l.since(), trims, n)
+			}
+			trims = 0
+		}
+		f := l.holding(l.pool(Enforce, pressed(func(p *Policy) { p.ConnMemory = 5 << 20 })), true, 4<<20, 100)
+		o := l.holding(newPool(t, l.Tracker, PoolConfig{Mode: Observe, Policy: limits(func(p *Policy) { p.Pressure = 0.5 }), Logger: quiet}), true, 9<<20, 0)
+		want(0)
+		f.hold(6 << 20)
+		want(1)
+		want(0)
+		m.at(60) // for who only observes
+		want(0)
+		m.at(90)
+		want(1)
+		want(1)
+		want(0)
+		f.hold(1<<20 + 101)
+		want(1)
+		f.hold(1 << 20)
+		want(0)
+		o.wantScopes()
+	})
 }

@@ -98,8 +98,9 @@ func (p Pressure) String() string {
 		p.UsedPercent, p.Limit, stall, bytesText(p.Released), many(p.Closed, "idle connection"), bytesText(p.ClosedBytes))
 }
 
-// pressure follows one reading. Each pool takes part by its own limit.
-func (t *Tracker) pressure(now Memory) {
+// pressure follows one reading. Each pool takes part by its own limit. It returns
+// what was released, and whether a pool was told to.
+func (t *Tracker) pressure(now Memory) (released int64, began bool) {
 	m := &t.monitor.under
 	t.mu.Lock()
 	m.noUse, m.noStall = m.noUse+1, m.noStall+1
@@ -109,7 +110,7 @@ func (t *Tracker) pressure(now Memory) {
 	if now.HasStall {
 		m.noStall = 0
 	}
-	began, ended := make(map[*Pool]bool), make(map[*Pool]bool)
+	entered, ended := make(map[*Pool]bool), make(map[*Pool]bool)
 	was := m.on
 	m.on = false
 	for _, p := range t.pools {
@@ -122,7 +123,7 @@ func (t *Tracker) pressure(now Memory) {
 		m.on = m.on || on
 		if on != before {
 			if on {
-				began[p] = true
+				entered[p] = true
 			} else {
 				ended[p] = true
 			}
@@ -136,19 +137,19 @@ func (t *Tracker) pressure(now Memory) {
 				c.heavy.Store(false)
 			}
 			continue
-		case began[c.pool]:
+		case entered[c.pool]:
 			fresh = append(fresh, c)
 		case c.memory.known && c.memory.bytes > heavyBytes:
 			full = append(full, c)
 		}
 		all = append(all, c)
 	}
-	begins := t.crossedLocked(began, &now)
+	begins := t.crossedLocked(entered, &now)
 	if begins != nil {
 		begins.Pressure.On = true
 		m.events++
 		responded := false
-		for p := range began {
+		for p := range entered {
 			p.short.events++
 			if p.mode == Enforce && p.open > 0 {
 				p.n.cleanups.Add(1)
@@ -156,6 +157,7 @@ func (t *Tracker) pressure(now Memory) {
 			}
 		}
 		if responded {
+			began = true
 			t.n.cleanups.Add(1)
 		}
 	}
@@ -170,9 +172,10 @@ func (t *Tracker) pressure(now Memory) {
 	if ends != nil {
 		t.emit(*ends)
 	}
-	t.release(full, ReasonPressure)
+	released = t.release(full, ReasonPressure)
 	if begins != nil {
 		begins.Pressure.Released = t.release(fresh, ReasonPressure)
+		released += begins.Pressure.Released
 		begins.Pressure.Closed, begins.Pressure.ClosedBytes = t.closeIdle(fresh)
 	}
 	t.mu.Lock()
@@ -183,6 +186,7 @@ func (t *Tracker) pressure(now Memory) {
 	if begins != nil {
 		t.emit(*begins)
 	}
+	return released, began
 }
 
 // crossedLocked makes the event of the pools that crossed their limit at this
