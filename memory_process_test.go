@@ -208,14 +208,16 @@ func TestReleasedMemoryGoesBack(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	g := open(t, Config{DSN: fileDSN(t, "_synchronous=OFF", "_cache_size=-65536"), Policy: limits(func(p *tracker.Policy) {
-		p.ConnMemory, p.MemoryInterval = 1<<20, 50*time.Millisecond
-	})})
+	g := open(t, Config{DSN: fileDSN(t, "_synchronous=OFF", "_cache_size=-65536"), Policy: limits(nil)})
 	fill(t, g, 24)
 	for range 4 {
 		number(t, g.conn(t), scan)
 	}
 	full := resident()
+	policy := limits(func(p *tracker.Policy) { p.ConnMemory, p.MemoryInterval = 1<<20, 10*time.Millisecond })
+	if err := g.connector.SetPolicy(policy); err != nil {
+		t.Fatal(err)
+	}
 	for begin := time.Now(); resident() > full-48<<20 && time.Since(begin) < 20*time.Second; {
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -293,6 +293,31 @@ func TestLeakMemory(t *testing.T) {
 	}
 }
 
+// A lease that is a suspect for something else stays that, and what was told of
+// it does not change.
+func TestLeakMemoryBesideAnotherReason(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakMemory, p.LeakAfter = 100, time.Minute }))
+		f := l.holding(p, true, 50, 50)
+		l.sleep(10 * time.Minute)
+		f.mu.Lock()
+		f.bytes = 200
+		f.mu.Unlock()
+		f.Word().Or(SharingBit) // asked, and not moved
+		l.sleep(2 * time.Minute)
+		if d := f.detail(); d.MemoryBytes != 200 {
+			t.Fatalf("%+v", d)
+		}
+		events := l.typed(EventSuspect)
+		if len(events) != 1 || events[0].Leak.Reason != ReasonLeakAfter || events[0].Leak.Bytes != 0 {
+			t.Errorf("%v", events)
+		}
+		f.in()
+		l.told()
+		checkBalance(t, l.Stats(), 0)
+	})
+}
+
 // An exempt lease is reported as such.
 func TestLeakMemoryExempt(t *testing.T) {
 	inBubble(t, func(l *lab) {

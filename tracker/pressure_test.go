@@ -217,8 +217,10 @@ func TestPressureOfSeveralPools(t *testing.T) {
 		if s := l.Stats(); s.AggressiveCleanups != 1 || s.MemoryMonitoring.PressureEventsCount != 1 {
 			t.Errorf("%+v", s)
 		}
+		later := l.holding(fs["low"].Pool(), false, 3<<20, 1<<20) // its pool's crossing is over
 		m.at(95)
 		l.sleep(30 * time.Second)
+		later.wantScopes("release pressure done")
 		fs["high"].wantScopes("release pressure done", "close pressure done")
 		fs["none"].wantScopes()
 		m.at(75)
