@@ -524,3 +524,103 @@ func BenchmarkReadMemory(b *testing.B) {
 		readMemory()
 	}
 }
+
+// A light workload under permanent pressure and without, with a pass of the
+// monitor each 10 ms, 3000 times as often as by default.
+func BenchmarkLightWorkUnderPressure(b *testing.B) {
+	for _, used := range []int64{10, 95} {
+		b.Run(fmt.Sprintf("used=%d", used), func(b *testing.B) {
+			tr := tracker.New(tracker.Options{})
+			machineAt(tr, percent(used))
+			g := open(b, Config{Tracker: tr, Policy: limits(func(p *tracker.Policy) { p.Pressure, p.MemoryInterval = 0.85, 10*time.Millisecond })})
+			run(b, g, createT, "INSERT INTO t VALUES(1)")
+			for b.Loop() {
+				number(b, g, "SELECT a FROM t WHERE a=1")
+			}
+		})
+	}
+}
+
+// Readings of which every source fails, at the driver: it works, and says so once.
+func TestDriverWithoutAnyMemorySource(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tr := tracker.New(tracker.Options{})
+		tr.SetMemorySource(func() tracker.Memory {
+			return tracker.Memory{Sources: []tracker.MemorySource{{Name: "system", State: "gopsutil: no"}, {Name: "cgroup", State: "no"}, {Name: "system pressure", State: "no"}, {Name: "sqlite", State: "this binary cannot tell"}}}
+		})
+		g := blind(t, Config{Tracker: tr, Policy: tracker.DefaultPolicy()})
+		for range 3 {
+			useEverything(t, g.DB)
+			run(t, g, "DROP TABLE t")
+			sleep(2 * time.Minute)
+		}
+		told := g.events(tracker.EventDegraded)
+		if len(told) != 1 || !strings.Contains(string(told[0].Reason), "pressure has no effect") || !strings.Contains(string(told[0].Reason), "gopsutil: no") {
+			t.Errorf("%v", told)
+		}
+		s := g.connector.Stats()
+		if len(s.MemoryMonitoring.Sources) != 4 || len(g.events(tracker.EventPressure)) != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// Pools with big caches that come, work and go while memory gets short and is
+// there again, for the race detector.
+func TestMemoryChurn(t *testing.T) {
+	t.Parallel()
+	tr := tracker.New(tracker.Options{})
+	used := percent(10)
+	machineAt(tr, used)
+	g := open(t, Config{DSN: fileDSN(t, "_synchronous=OFF", "_cache_size=-8192", "_busy_timeout=5000"), Tracker: tr, Policy: limits(func(p *tracker.Policy) {
+		p.Pressure, p.ConnMemory, p.LeakMemory, p.MemoryInterval, p.CheckInterval = 0.85, 1<<20, 2<<20, time.Millisecond, time.Millisecond
+	})})
+	fill(t, g, 3)
+	g.SetMaxOpenConns(6)
+	g.SetMaxIdleConns(4)
+	over := time.Now().Add(time.Second)
+	done := make(chan error)
+	for w := range 6 {
+		go func() {
+			var err error
+			for n := 0; err == nil && time.Now().Before(over); n++ {
+				used.Store(int64(n * 37 % 100))
+				switch (n + w) % 4 {
+				case 0:
+					var sum int64
+					if err = g.QueryRow(scan).Scan(&sum); err == nil && sum != 3*mib*3000 {
+						err = fmt.Errorf("%d bytes", sum)
+					}
+				case 1:
+					_, err = g.Exec("UPDATE big SET b=zeroblob(3000) WHERE i % 100 = ?", w)
+				case 2:
+					var c *sql.Conn
+					if c, err = g.Conn(background); err == nil {
+						_, err = c.ExecContext(background, "SELECT 1")
+						c.Close()
+					}
+				case 3:
+					var rows *sql.Rows
+					if rows, err = g.Query("SELECT i FROM big"); err == nil {
+						seen := 0
+						for rows.Next() {
+							seen++
+						}
+						if err = rows.Err(); err == nil && seen != 3*mib {
+							err = fmt.Errorf("%d rows", seen)
+						}
+					}
+				}
+			}
+			done <- err
+		}()
+	}
+	for range 6 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if s := g.connector.Stats(); s.MemoryMonitoring.PressureEventsCount == 0 {
+		t.Errorf("no pressure: %+v", s.MemoryMonitoring)
+	}
+}
