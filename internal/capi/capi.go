@@ -22,7 +22,7 @@
 //
 // SQLite holds the connection's mutex for the whole of a sqlite3_step, which may
 // last as long as the query does. [DB.Autocommit], [DB.TxnState],
-// [DB.OpenStatements], [DB.BusySQL], [DB.CacheUsed], [DB.ReleaseMemory],
+// [DB.OpenStatements], [DB.BusySQL], [DB.Memory], [DB.ReleaseMemory],
 // [Stmt.Reset], [Stmt.ResetCode] and [StatementEnd] take that mutex, so when
 // another goroutine is inside a step they wait for it to end. The mutex is
 // recursive: inside a Go function that SQLite called (a registered function, a

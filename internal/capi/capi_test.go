@@ -469,7 +469,7 @@ func TestAllocs(t *testing.T) {
 		"TxnState":       func() { d.TxnState() },
 		"OpenStatements": func() { d.OpenStatements() },
 		"BusySQL":        func() { d.BusySQL() },
-		"Memory":      func() { d.Memory(false) },
+		"Memory":         func() { d.Memory(false) },
 		"ReleaseMemory":  func() { d.ReleaseMemory() },
 		"Columns":        func() { s.Columns() },
 		"ReadOnly":       func() { s.ReadOnly() },
