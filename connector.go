@@ -49,7 +49,7 @@ func NewConnector(cfg Config) (*Connector, error) {
 	if c.cfg.Tracker == nil {
 		c.cfg.Tracker = tracker.Default()
 	}
-	c.cfg.Tracker.OfferMemorySource(readMemory)
+	c.cfg.Tracker.OfferMemorySource(readMemory, capi.TrimHeap)
 	name, numbered := cfg.Name, false
 	if name == "" {
 		name, numbered = filepath.Base(c.traits.path), true

@@ -72,14 +72,13 @@
 //	key                         default            consequence
 //	_leakguard_check_interval   1m                 longest time between two checks; cannot be 0
 //
-// The memory monitor is not in this release. Its keys are checked and kept, and
-// nothing comes of them yet:
+// Limits of memory, looked at by a monitor that waits for nobody:
 //
 //	key                         default            consequence
-//	_leakguard_conn_memory      50MiB              none yet: memory above which a connection is shrunk
-//	_leakguard_leak_memory      100MiB             none yet: memory above which a leased connection is a suspect
-//	_leakguard_pressure         0.85               none yet: used share of the system's memory that starts a clean-up
-//	_leakguard_memory_interval  30s                none yet: period of the memory monitor; cannot be 0
+//	_leakguard_conn_memory      50MiB              memory above which a connection's caches are released, and it is given up at check-in if that did not help
+//	_leakguard_leak_memory      100MiB             memory above which a leased connection is reported; nothing is undone
+//	_leakguard_pressure         0.85               used share of the machine's or container's memory at which caches are released and idle connections closed
+//	_leakguard_memory_interval  30s                period of the memory monitor; cannot be 0
 //
 // [Connector.SetPolicy] changes the limits while the pool is in use.
 //

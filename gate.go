@@ -23,7 +23,7 @@ const (
 	attended  = uint64(1) << 9          // a goroutine waits for the end of its context
 	ending    = uint64(1) << 10         // the operation in flight may end the transaction
 	recording = uint64(tracker.RecordingBit)
-	sharing   = uint64(1) << 13 // always, for a connection that shares its cache: no short cuts
+	sharing   = uint64(tracker.SharingBit) // always, for a connection that shares its cache: no short cuts
 	ofOne     = busy | watched | beside | ending | recording
 	flags     = uint64(tracker.FlagBits)
 	operation = flags + 1

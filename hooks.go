@@ -103,6 +103,12 @@ func (c *conn) mayRecycle(reason tracker.Reason) bool {
 	if c.session.told || !c.rec.MayRecycle(reason) {
 		return false
 	}
+	if reason == tracker.ReasonConnMemory || reason == tracker.ReasonPressure {
+		c.releaseMemory() // the monitor may have found it busy, or in a transaction
+		if bytes, ok := c.db.Memory(c.gate.shared != nil); !ok || !c.rec.StillHeavy(reason, bytes) {
+			return false
+		}
+	}
 	if why := c.session.verify(c); why != "" {
 		c.session.told = c.session.forever != ""
 		c.rec.ReportKept(why)

@@ -38,7 +38,10 @@ func (k control) Memory() (bytes int64, ok bool) {
 		return 0, false
 	}
 	defer c.gate.release()
-	if c.gate.word.Load()&dead != 0 {
+	switch {
+	case c.raw.Load():
+		return 0, false // what runs on it does not pass the gate
+	case c.gate.word.Load()&dead != 0:
 		return 0, true
 	}
 	if c.raw.Load() { // the program may be inside SQLite beside the gate

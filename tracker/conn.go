@@ -424,6 +424,10 @@ func (c *Conn) ForceClosed() {
 	c.lock()
 	c.reaped = c.leased
 	c.unlock()
+	t := c.pool.tracker
+	t.mu.Lock()
+	c.goneLocked()
+	t.mu.Unlock()
 	c.pool.count(func(n *counters) { n.forceClosed.Add(1) })
 }
 

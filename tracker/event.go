@@ -23,7 +23,7 @@ const (
 	// EventReaped: the guard undid it.
 	EventReaped
 	// EventRecycled: a connection was or will be replaced by policy
-	// (max_lifetime, max_access, max_idle).
+	// (max_lifetime, max_access, max_idle, conn_memory, pressure).
 	EventRecycled
 	// EventKept: policy would have closed a connection that must not be
 	// closed; Reason says why. Once per pool and reason.

@@ -57,10 +57,13 @@ func (t *Tracker) SetMemorySource(read func() Memory) {
 	t.monitor.read, t.monitor.given = read, true
 }
 
-// OfferMemorySource is SetMemorySource unless somebody called that.
-func (t *Tracker) OfferMemorySource(read func() Memory) {
+// OfferMemorySource is SetMemorySource unless somebody called that. trim, if not
+// nil, gives memory that was released back to the machine; it is called as read
+// is, after a pass that released some.
+func (t *Tracker) OfferMemorySource(read func() Memory, trim func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.monitor.trim = trim
 	if !t.monitor.given {
 		t.monitor.read = read
 	}
@@ -78,6 +81,40 @@ func (t *Tracker) MemoryHistory() []MemoryPoint {
 type memory struct {
 	bytes, peak int64
 	known       bool
-	at          time.Duration // asked, on the tracker's clock
-	word        uint64        // the activity word then
+	gone        bool          // the guard closed its handle: it holds nothing
+	at          time.Duration // known to be so, on the tracker's clock
+	word        uint64        // the activity word when SQLite was asked
+}
+
+// holdsLocked notes what the connection holds by now.
+func (c *Conn) holdsLocked(bytes int64) {
+	if m := &c.memory; !m.gone {
+		m.bytes, m.peak, m.known, m.at = bytes, max(m.peak, bytes), true, c.pool.tracker.now()
+	}
+}
+
+// goneLocked follows the end of the handle: closed by the guard, it may stay in
+// its pool for as long as nobody asks for it.
+func (c *Conn) goneLocked() {
+	if !c.memory.gone {
+		c.memory = memory{peak: c.memory.peak, gone: true}
+		c.pool.alive--
+	}
+}
+
+// StillHeavy takes what the connection holds at check-in, after a release, and
+// reports whether that is too much for the reason that CheckIn gave. It is asked
+// once after each pass of the monitor.
+func (c *Conn) StillHeavy(reason Reason, bytes int64) bool {
+	t := c.pool.tracker
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c.holdsLocked(bytes)
+	c.tooHeavy.Store(false)
+	c.heavy.Store(false)
+	if reason == ReasonPressure {
+		return bytes > heavyBytes
+	}
+	limit := c.pool.policy.Load().ConnMemory
+	return limit > 0 && bytes > limit
 }

@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"math"
+	"strings"
 	"time"
 )
 
@@ -11,17 +12,21 @@ import (
 type monitor struct {
 	pacer
 
+	began bool // pressure, at the last pass; of one pass at a time
+
 	// Guarded by Tracker.mu.
 	read   func() Memory
-	given  bool // by the program
-	wait   time.Duration
+	trim   func()
+	given  bool          // by the program
+	wait   time.Duration // until the next pass
 	last   Memory
 	told   bool // what is missing
 	points []MemoryPoint
 	under  pressureState
 }
 
-// startLocked arms the monitor if the pool has a limit of memory.
+// startLocked arms the monitor if the pool has a limit of memory, and wakes it
+// if it waits longer than the pool's interval.
 func (m *monitor) startLocked(p *Pool) {
 	policy := p.policy.Load()
 	if !policy.watchesMemory() {
@@ -30,14 +35,12 @@ func (m *monitor) startLocked(p *Pool) {
 	switch {
 	case !m.atRestLocked():
 		if policy.MemoryInterval < m.wait {
+			m.wait = policy.MemoryInterval
 			m.wakeLocked()
 		}
 	case m.mayStart():
-		m.armLocked(policy.MemoryInterval)
-	}
-	m.wait = min(policy.MemoryInterval, max(m.wait, 1))
-	if m.wait <= 1 {
 		m.wait = policy.MemoryInterval
+		m.armLocked(m.wait)
 	}
 }
 
@@ -47,35 +50,36 @@ func (p *Policy) watchesMemory() bool { return p.ConnMemory > 0 || p.LeakMemory 
 func (m *monitor) look() (wait time.Duration) {
 	t := m.t
 	t.mu.Lock()
-	read := m.read
-	t.mu.Unlock()
-	var now Memory
-	if read != nil {
-		now = read()
-	}
-	t.askMemory(func(c *Conn) bool { return c.pool.policy.Load().watchesMemory() })
-	var f findings
-	t.mu.Lock()
-	wait = time.Duration(math.MaxInt64)
+	wait = math.MaxInt64
 	for _, p := range t.pools {
 		if policy := p.policy.Load(); p.watched() && p.open > 0 && policy.watchesMemory() {
 			wait = min(wait, policy.MemoryInterval)
 		}
 	}
-	if wait == math.MaxInt64 {
-		wait = time.Minute // until a pool has connections again
-	}
-	m.wait = wait
+	m.wait = wait // whoever needs less from here on wakes it
+	read, trim := m.read, m.trim
 	t.mu.Unlock()
-	t.heavy(&f)
-	t.reaper.carry(&f)
-	t.pressure(now)
-	m.note(now)
+	if wait == math.MaxInt64 {
+		return rests // until a pool has connections and limits again
+	}
+	var now Memory
+	if read != nil {
+		t.queue.contain(func() { now = read() })
+	}
+	t.askMemory()
+	released := t.heavy()
+	more, began := t.pressure(now)
+	if trim != nil && (released+more > heavyBytes || began || m.began) {
+		t.queue.contain(trim)
+	}
+	m.began = began // the handles are closed meanwhile
+	m.note(now, read != nil)
 	return wait
 }
 
-// statsLocked returns the figures of reports. Tracker.mu is held.
-func (m *monitor) statsLocked() MemoryMonitoring {
+// statsLocked returns the figures of reports, of one pool or of all. Tracker.mu
+// is held.
+func (m *monitor) statsLocked(only *Pool) MemoryMonitoring {
 	s := MemoryMonitoring{
 		PressureEventsCount: m.under.events,
 		MemoryPressure:      m.pressedLocked(),
@@ -84,12 +88,22 @@ func (m *monitor) statsLocked() MemoryMonitoring {
 		SQLiteMemoryBytes:   m.last.SQLite,
 		Sources:             m.last.Sources,
 	}
-	if n := float64(len(m.points)); n > 0 {
-		for _, p := range m.points {
-			s.AverageSystemMemoryPercent += p.SystemPercent / n
-			s.AverageProcessMemoryMB += float64(p.ProcessRSS) / (1 << 20) / n
+	if only != nil {
+		s.PressureEventsCount, s.MemoryPressure = only.short.events, only.short.on()
+	}
+	var system, process float64 // passes with a reading
+	for _, p := range m.points {
+		if p.SystemPercent > 0 {
+			s.AverageSystemMemoryPercent += p.SystemPercent
+			system++
+		}
+		if p.ProcessRSS > 0 {
+			s.AverageProcessMemoryMB += float64(p.ProcessRSS) / (1 << 20)
+			process++
 		}
 	}
+	s.AverageSystemMemoryPercent /= max(system, 1)
+	s.AverageProcessMemoryMB /= max(process, 1)
 	return s
 }
 
@@ -97,21 +111,27 @@ func (m *monitor) statsLocked() MemoryMonitoring {
 // the monitor is at rest and does not see its end. Tracker.mu is held.
 func (m *monitor) pressedLocked() bool { return m.under.on && m.t.watched > 0 }
 
-// askMemory brings the figures of connections up to date that have moved since.
-// One that is busy keeps its last figure.
-func (t *Tracker) askMemory(which func(*Conn) bool) {
+// askMemory brings the figures of connections up to date. Only those that have
+// moved are asked; one that is busy keeps its last figure, with its age.
+func (t *Tracker) askMemory() {
 	type asked struct {
 		conn *Conn
 		word uint64
 	}
 	var moved []asked
 	t.mu.Lock()
+	now := t.now()
 	for i, p := range t.pulses {
 		c := t.conns[i]
-		if word := p.word.Load(); !c.lost.Load() && c.pool.watched() && which(c) &&
-			word&BusyBit == 0 && (!c.memory.known || c.memory.word != word&^FlagBits) {
-			moved = append(moved, asked{c, word &^ FlagBits})
+		word := p.word.Load()
+		if word&BusyBit != 0 || c.memory.gone || c.lost.Load() || !c.pool.watched() || !c.pool.policy.Load().watchesMemory() {
+			continue
 		}
+		if c.memory.known && c.memory.word == word&^FlagBits && word&SharingBit == 0 {
+			c.memory.at = now // nothing has moved since
+			continue
+		}
+		moved = append(moved, asked{c, word &^ FlagBits})
 	}
 	t.mu.Unlock()
 	for _, a := range moved {
@@ -120,18 +140,21 @@ func (t *Tracker) askMemory(which func(*Conn) bool) {
 			continue
 		}
 		t.mu.Lock()
-		a.conn.memory = memory{bytes: bytes, peak: max(a.conn.memory.peak, bytes), known: true, at: t.now(), word: a.word}
+		a.conn.holdsLocked(bytes)
+		a.conn.memory.word = a.word // if it moved since, it is asked again
 		t.mu.Unlock()
 	}
 }
 
 // release gives back the caches of connections whose gate is free, and returns
-// how many bytes that made.
+// how many bytes that made. All are asked first: those of a shared cache have
+// nothing left after the first.
 func (t *Tracker) release(conns []*Conn, reason Reason) (released int64) {
-	for _, c := range conns {
-		t.mu.Lock()
-		before := c.memory
-		t.mu.Unlock()
+	held := make([]int64, len(conns))
+	for i, c := range conns {
+		held[i], _ = c.control.Memory()
+	}
+	for i, c := range conns {
 		if c.control.Carry(&Order{Scope: ScopeRelease, Reason: reason, conn: c}) != Done {
 			continue
 		}
@@ -140,39 +163,46 @@ func (t *Tracker) release(conns []*Conn, reason Reason) (released int64) {
 			continue
 		}
 		t.mu.Lock()
-		c.memory.bytes, c.memory.at = bytes, t.now()
+		c.holdsLocked(bytes)
 		t.mu.Unlock()
-		if before.known {
-			released += max(before.bytes-bytes, 0)
-		}
+		released += max(held[i]-bytes, 0)
 	}
 	return released
 }
 
-// heavy applies conn_memory and leak_memory.
-func (t *Tracker) heavy(f *findings) {
+// heavy applies conn_memory and leak_memory, and returns what was released.
+func (t *Tracker) heavy() (released int64) {
 	var over []*Conn
 	t.mu.Lock()
 	for _, c := range t.conns {
-		if limit := c.pool.policy.Load().ConnMemory; c.pool.mode == Enforce && limit > 0 && c.memory.known && c.memory.bytes > limit {
+		if c.overLimitLocked() {
 			over = append(over, c)
 		}
 	}
 	t.mu.Unlock()
-	t.release(over, ReasonConnMemory)
+	released = t.release(over, ReasonConnMemory)
+	var f findings
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := t.reaper.clock.elapsed
 	for _, c := range t.conns {
-		policy := c.pool.policy.Load()
-		above := policy.ConnMemory > 0 && c.memory.known && c.memory.bytes > policy.ConnMemory
-		if c.tooHeavy.Load() != above {
+		if above := c.overLimitLocked(); c.tooHeavy.Load() != above {
 			c.tooHeavy.Store(above) // recycled at check-in
 		}
-		if policy.LeakMemory > 0 && c.pool.watched() && c.memory.known {
-			c.judgeMemory(f, policy.LeakMemory, now)
+		if c.memory.known && c.pool.watched() && !c.lost.Load() {
+			c.judgeMemory(&f, c.pool.policy.Load().LeakMemory, t.reaper.now)
 		}
 	}
+	t.mu.Unlock()
+	for _, n := range f.news {
+		n.conn.settle(n.typ, n.leak)
+	}
+	return released
+}
+
+// overLimitLocked reports whether the guard is to see to it that the connection
+// holds less.
+func (c *Conn) overLimitLocked() bool {
+	limit := c.pool.policy.Load().ConnMemory
+	return c.pool.mode == Enforce && limit > 0 && c.memory.known && c.memory.bytes > limit && !c.lost.Load()
 }
 
 // judgeMemory makes a lease that holds too much a suspect, and takes that back.
@@ -183,25 +213,25 @@ func (c *Conn) judgeMemory(f *findings, limit int64, now time.Duration) {
 	if !c.leased {
 		return
 	}
+	above := limit > 0 && c.memory.bytes > limit
 	suspect := c.lease.suspect()
 	switch {
-	case c.memory.bytes > limit && !suspect && !c.lease.watch.taken:
+	case above && !suspect && !c.lease.watch.taken:
 		c.lease.see(now)
 		c.stampLease(c.pool.tracker.now())
 		l, _ := c.suspect(f, &c.lease, ReasonLeakMemory, 0, now, 0)
 		l.Bytes, l.LimitBytes = c.memory.bytes, limit
-	case c.memory.bytes <= limit && suspect && c.lease.watch.leak.Reason == ReasonLeakMemory:
+	case !above && suspect && c.lease.watch.leak.Reason == ReasonLeakMemory:
 		c.recover(f, &c.lease)
 	}
 }
 
 // note keeps the pass for reports, and tells once what is missing.
-func (m *monitor) note(now Memory) {
+func (m *monitor) note(now Memory, asked bool) {
 	t := m.t
 	t.mu.Lock()
 	m.last = now
 	point := MemoryPoint{Time: t.clock.at(t.now()), SystemPercent: now.UsedPercent, ProcessRSS: now.ProcessRSS, SQLite: now.SQLite, Open: len(t.conns)}
-	var pool *Pool
 	for _, c := range t.conns {
 		point.Connections += uint64(c.memory.bytes)
 		c.lock()
@@ -209,24 +239,60 @@ func (m *monitor) note(now Memory) {
 			point.Leased++
 		}
 		c.unlock()
-		pool = c.pool
 	}
 	if len(m.points) == memoryPoints {
 		m.points = append(m.points[:0], m.points[1:]...)
 	}
 	m.points = append(m.points, point)
 	var missing string
-	if !m.told && pool != nil && m.read != nil && now.UsedPercent == 0 {
-		m.told = true
-		missing = "the machine's memory cannot be read"
-		for _, s := range now.Sources {
-			if s.State != "ok" {
-				missing += "; " + s.Name + ": " + s.State
-			}
+	var pool *Pool
+	if asked && !m.told {
+		if missing = now.lacks(); missing != "" {
+			pool = t.firstPoolLocked(func(p *Pool) bool { return p.watched() })
+			m.told = pool != nil
 		}
 	}
 	t.mu.Unlock()
-	if missing != "" {
+	if pool != nil {
 		t.emit(Event{Type: EventDegraded, Reason: Reason(missing), pool: pool})
 	}
+}
+
+// lacks returns what the reading lacks of what the limits need, "" if nothing.
+// That many systems have no cgroups and no stall information is no news.
+func (m *Memory) lacks() string {
+	var what string
+	var states []string
+	for _, s := range m.Sources {
+		if s.State == "ok" {
+			continue
+		}
+		states = append(states, s.Name+": "+s.State)
+		switch s.Name {
+		case "system":
+			what = "the machine's memory cannot be read"
+		case "sqlite":
+			if what == "" {
+				what = "SQLite does not tell what it uses"
+			}
+		}
+	}
+	if m.Total == 0 {
+		what = "how much memory is used cannot be read, so the limit pressure has no effect"
+	}
+	if what == "" {
+		return ""
+	}
+	return strings.Join(append([]string{what}, states...), "; ")
+}
+
+// firstPoolLocked returns the first pool by name that f likes, nil if there is
+// none.
+func (t *Tracker) firstPoolLocked(f func(*Pool) bool) (first *Pool) {
+	for _, p := range t.pools {
+		if f(p) && (first == nil || p.name < first.name) {
+			first = p
+		}
+	}
+	return first
 }

@@ -7,6 +7,9 @@ import "time"
 // armed when the last connection closes, and finds nothing when it fires.
 const patience = 10 * time.Millisecond
 
+// rests, returned by a pacer's step, is to be armed again by somebody else.
+const rests = time.Duration(-1)
+
 // pacer takes one step after the other as long as there are connections that
 // can break a limit. It is a timer, and a goroutine only during a step: an idle
 // process keeps nothing.
@@ -94,6 +97,7 @@ func (p *pacer) fire() {
 		case p.t.watched == 0:
 		case p.again:
 			p.armLocked(0)
+		case wait == rests:
 		default:
 			p.armLocked(wait)
 		}

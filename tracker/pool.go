@@ -57,6 +57,8 @@ type Pool struct {
 	mu     sync.Mutex
 	kept   map[string]bool // reasons told
 	open   int             // connections, guarded by Tracker.mu
+	alive  int             // of them, with a handle; guarded by Tracker.mu
+	short  shortage        // guarded by Tracker.mu
 	closed bool            // guarded by Tracker.mu
 	file   File            // of the newest connection, guarded by Tracker.mu
 	wal    int64           // size of its WAL at the last check, guarded by Tracker.mu

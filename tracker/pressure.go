@@ -22,10 +22,51 @@ const (
 	heavyBytes = 1 << 20
 )
 
-// pressureState is guarded by Tracker.mu.
+// unread is for how many passes in a row a reading may fail that the pressure
+// was found by until it counts as over.
+const unread = 3
+
+// pressureState is the tracker's: whether any pool is under pressure. Guarded by
+// Tracker.mu.
 type pressureState struct {
-	on     bool
-	events uint64
+	on             bool
+	events         uint64
+	noUse, noStall int // readings in a row without it
+}
+
+// shortage is a pool's view, by its own limit. Use and stalls begin and end on
+// their own: where 82 % are always in use, a short stall is not to last for ever.
+// Guarded by Tracker.mu.
+type shortage struct {
+	use, stall bool
+	events     uint64
+}
+
+func (s *shortage) on() bool { return s.use || s.stall }
+
+// follow takes a reading. What is not in it leaves things as they are for a
+// while.
+func (s *shortage) follow(limit float64, now *Memory, m *pressureState) {
+	used := now.UsedPercent / 100
+	switch {
+	case limit == 0:
+		s.use, s.stall = false, false
+		return
+	case now.Total == 0:
+		s.use = s.use && m.noUse < unread
+	case s.use:
+		s.use = used >= max(limit-pressureBand, limit/2)
+	default:
+		s.use = used >= limit
+	}
+	switch {
+	case !now.HasStall:
+		s.stall = s.stall && m.noStall < unread
+	case s.stall:
+		s.stall = now.Stall >= stallEnds
+	default:
+		s.stall = now.Stall >= stallBegins
+	}
 }
 
 // Pressure is what EventPressure tells.
@@ -57,94 +98,128 @@ func (p Pressure) String() string {
 		p.UsedPercent, p.Limit, stall, bytesText(p.Released), many(p.Closed, "idle connection"), bytesText(p.ClosedBytes))
 }
 
-// pressure follows one reading.
-func (t *Tracker) pressure(now Memory) {
+// pressure follows one reading. Each pool takes part by its own limit. It returns
+// what was released, and whether a pool was told to.
+func (t *Tracker) pressure(now Memory) (released int64, began bool) {
+	m := &t.monitor.under
 	t.mu.Lock()
-	limit := 0.0 // the lowest
-	var pool *Pool
-	var all []*Conn
-	for _, c := range t.conns {
-		p := c.pool
-		if share := p.policy.Load().Pressure; share > 0 && p.watched() && !c.lost.Load() {
-			if limit == 0 || share < limit {
-				limit, pool = share, p
-			}
-			if p.mode == Enforce {
-				all = append(all, c)
+	m.noUse, m.noStall = m.noUse+1, m.noStall+1
+	if now.Total > 0 {
+		m.noUse = 0
+	}
+	if now.HasStall {
+		m.noStall = 0
+	}
+	entered, ended := make(map[*Pool]bool), make(map[*Pool]bool)
+	was := m.on
+	m.on = false
+	for _, p := range t.pools {
+		before, limit := p.short.on(), 0.0
+		if p.watched() {
+			limit = p.policy.Load().Pressure
+		}
+		p.short.follow(limit, &now, m)
+		on := p.short.on()
+		m.on = m.on || on
+		if on != before {
+			if on {
+				entered[p] = true
+			} else {
+				ended[p] = true
 			}
 		}
 	}
-	s := &t.monitor.under
-	used := now.UsedPercent / 100
-	begins := limit > 0 && now.Total > 0 && (used >= limit || now.HasStall && now.Stall >= stallBegins)
-	lasts := limit > 0 && now.Total > 0 && (used >= limit-pressureBand || now.HasStall && now.Stall >= stallEnds)
-	was := s.on
-	s.on = begins || was && lasts
-	if s.on && !was {
-		s.events++
-	}
-	on := s.on
-	if !on {
-		for _, c := range t.conns {
+	var fresh, full, all []*Conn // of pools that begin; that are heavy; of all under pressure
+	for _, c := range t.conns {
+		switch {
+		case !c.pool.short.on() || c.pool.mode != Enforce || c.lost.Load() || c.memory.gone:
 			if c.heavy.Load() {
 				c.heavy.Store(false)
 			}
+			continue
+		case entered[c.pool]:
+			fresh = append(fresh, c)
+		case c.memory.known && c.memory.bytes > heavyBytes:
+			full = append(full, c)
 		}
+		all = append(all, c)
+	}
+	begins := t.crossedLocked(entered, &now)
+	if begins != nil {
+		begins.Pressure.On = true
+		m.events++
+		responded := false
+		for p := range entered {
+			p.short.events++
+			if p.mode == Enforce && p.open > 0 {
+				p.n.cleanups.Add(1)
+				responded = true
+			}
+		}
+		if responded {
+			began = true
+			t.n.cleanups.Add(1)
+		}
+	}
+	if was && !m.on && len(ended) == 0 { // the pool that was is gone
+		if p := t.firstPoolLocked(func(*Pool) bool { return true }); p != nil {
+			ended[p] = true
+		}
+	}
+	ends := t.crossedLocked(ended, &now)
+	t.mu.Unlock()
+
+	if ends != nil {
+		t.emit(*ends)
+	}
+	released = t.release(full, ReasonPressure)
+	if begins != nil {
+		begins.Pressure.Released = t.release(fresh, ReasonPressure)
+		released += begins.Pressure.Released
+		begins.Pressure.Closed, begins.Pressure.ClosedBytes = t.closeIdle(fresh)
+	}
+	t.mu.Lock()
+	for _, c := range all {
+		c.heavy.Store(c.memory.known && c.memory.bytes > heavyBytes)
 	}
 	t.mu.Unlock()
-	if !on && !was {
-		return
+	if begins != nil {
+		t.emit(*begins)
 	}
-	told := Pressure{On: on, UsedPercent: now.UsedPercent, Stall: now.Stall, Limit: 100 * limit}
-	if on {
-		told.Released = t.release(all, ReasonPressure)
-		if !was {
-			told.Closed, told.ClosedBytes = t.closeIdle(all)
-		}
-		t.mu.Lock()
-		for _, c := range all {
-			c.heavy.Store(c.memory.known && c.memory.bytes > heavyBytes)
-		}
-		t.mu.Unlock()
-	}
-	if on == was || pool == nil && on {
-		return
-	}
-	if on {
-		pool.count(func(n *counters) { n.cleanups.Add(1) })
-	}
-	t.tellPressure(told)
+	return released, began
 }
 
-// tellPressure emits a crossing, for any pool: the log of one is enough.
-func (t *Tracker) tellPressure(told Pressure) {
-	t.mu.Lock()
-	var pool *Pool
-	for _, p := range t.pools {
-		if pool == nil || p.name < pool.name {
-			pool = p
+// crossedLocked makes the event of the pools that crossed their limit at this
+// reading, nil if there are none.
+func (t *Tracker) crossedLocked(pools map[*Pool]bool, now *Memory) *Event {
+	if len(pools) == 0 {
+		return nil
+	}
+	told := &Pressure{UsedPercent: now.UsedPercent, Stall: now.Stall}
+	for p := range pools {
+		if limit := 100 * p.policy.Load().Pressure; told.Limit == 0 || limit < told.Limit {
+			told.Limit = limit
 		}
 	}
-	t.mu.Unlock()
-	if pool != nil {
-		t.emit(Event{Type: EventPressure, Reason: ReasonPressure, Pressure: &told, pool: pool})
-	}
+	first := t.firstPoolLocked(func(p *Pool) bool { return pools[p] })
+	return &Event{Type: EventPressure, Reason: ReasonPressure, Pressure: told, pool: first}
 }
 
 // closeIdle closes the connections that sit in the pool, and returns how many
-// did and what they held.
-func (t *Tracker) closeIdle(all []*Conn) (closed int, bytes int64) {
-	for _, c := range all {
-		c.lock()
-		idle := !c.leased && c.tx.id == 0
-		c.unlock()
-		word := c.word.Load()
-		if !idle || word&BusyBit != 0 {
-			continue
-		}
+// did and what they held. One that never had a lease may be out all the same:
+// see idleTooLong.
+func (t *Tracker) closeIdle(conns []*Conn) (closed int, bytes int64) {
+	for _, c := range conns {
 		t.mu.Lock()
 		held := c.memory.bytes
 		t.mu.Unlock()
+		c.lock()
+		word := c.word.Load()
+		idle := !c.leased && c.accesses > 0 && c.tx.id == 0 && word&BusyBit == 0
+		c.unlock()
+		if !idle {
+			continue
+		}
 		o := &Order{Scope: ScopeClose, Reason: ReasonPressure, Word: word &^ FlagBits, conn: c}
 		if c.control.Carry(o) == Done {
 			closed++
@@ -158,10 +233,10 @@ func (t *Tracker) closeIdle(all []*Conn) (closed int, bytes int64) {
 // under pressure: one each memory_interval, and never the last.
 func (p *Pool) mayDiscard() bool {
 	p.tracker.mu.Lock()
-	open := p.open
+	alive := p.alive
 	p.tracker.mu.Unlock()
 	last := p.discard.Load()
-	return open > 1 && (last == 0 || p.tracker.clock.now()+1-time.Duration(last) >= p.policy.Load().MemoryInterval)
+	return alive > 1 && (last == 0 || p.tracker.clock.now()+1-time.Duration(last) >= p.policy.Load().MemoryInterval)
 }
 
 func (p *Pool) allowDiscard() bool {

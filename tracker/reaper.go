@@ -17,6 +17,7 @@ type reaper struct {
 
 	// Guarded by Tracker.mu.
 	wait   time.Duration // how long it waits after a scan
+	now    time.Duration // its time at the last look
 	epoch  uint64
 	atOnce bool // scan at the next step, whenever it comes
 
@@ -40,7 +41,7 @@ func (t *Tracker) startLocked(p *Pool) {
 			r.wakeLocked()
 		}
 	case r.mayStart():
-		r.clock, r.atOnce, r.condemned = reaperClock{last: t.now()}, true, nil
+		r.clock, r.now, r.atOnce, r.condemned = reaperClock{last: t.now()}, 0, true, nil
 		r.armLocked(r.patience)
 	}
 	t.monitor.startLocked(p)
@@ -61,7 +62,8 @@ func (r *reaper) look() (wait time.Duration) {
 	r.clock.planned = r.planned
 	atOnce := r.atOnce
 	r.atOnce = false
-	now := r.clock.tick(r.t.now()) // under the lock: the memory monitor reads it
+	now := r.clock.tick(r.t.now())
+	r.now = now
 	r.t.mu.Unlock()
 	if atOnce || now >= r.nextScan || r.changed() {
 		f, next := r.scan(now)

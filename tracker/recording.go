@@ -12,6 +12,9 @@ const (
 	// gate, calls nothing but the methods that ask for it, and never SQLite.
 	RecordingBit = 1 << 11
 	readingBit   = 1 << 12
+	// SharingBit says that the connection shares its cache: its memory changes
+	// while it does not move itself.
+	SharingBit = 1 << 13
 )
 
 // Readable reports whether nobody reads at the activity word w, so that

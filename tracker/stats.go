@@ -156,7 +156,7 @@ func (t *Tracker) stats(only *Pool) Stats {
 	s.ForceClosed = n.forceClosed.Load()
 	s.Blocked = n.blocked.Load()
 	s.AggressiveCleanups = n.cleanups.Load()
-	s.MemoryMonitoring = t.monitor.statsLocked()
+	s.MemoryMonitoring = t.monitor.statsLocked(only)
 	s.Reused = n.reused
 	for _, p := range t.pools {
 		if only != nil && p != only {

@@ -161,6 +161,7 @@ func (t *Tracker) add(c *Conn) {
 	t.pulses = append(t.pulses, c.pulse)
 	c.pool.file = c.file
 	c.pool.open++
+	c.pool.alive++
 	if c.unwatched = !c.pool.watched(); !c.unwatched {
 		t.watched++
 	}
@@ -183,6 +184,7 @@ func (t *Tracker) remove(c *Conn) (removed bool, most *Leak) {
 	t.conns, t.pulses = t.conns[:last], t.pulses[:last]
 	c.slot = -1
 	c.pool.open--
+	c.goneLocked()
 	c.lock()
 	again := reused(c.accesses)
 	c.unlock()

@@ -22,7 +22,7 @@
 //
 // SQLite holds the connection's mutex for the whole of a sqlite3_step, which may
 // last as long as the query does. [DB.Autocommit], [DB.TxnState],
-// [DB.OpenStatements], [DB.BusySQL], [DB.CacheUsed], [DB.ReleaseMemory],
+// [DB.OpenStatements], [DB.BusySQL], [DB.Memory], [DB.ReleaseMemory],
 // [Stmt.Reset], [Stmt.ResetCode] and [StatementEnd] take that mutex, so when
 // another goroutine is inside a step they wait for it to end. The mutex is
 // recursive: inside a Go function that SQLite called (a registered function, a
@@ -186,6 +186,11 @@ func (d DB) ReleaseMemory() {
 		releaseMemory(d.p)
 	}
 }
+
+// TrimHeap gives the C heap's free memory back to the system, where the C library
+// is glibc and keeps it otherwise; elsewhere it does nothing. It takes some 30 ms
+// for each GiB given back, in which other threads' allocations may wait.
+func TrimHeap() { trim() }
 
 // Stmt is the sqlite3_stmt* of one prepared statement.
 type Stmt struct{ p unsafe.Pointer }

@@ -5,6 +5,9 @@ package capi
 /*
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 // SQLite's header is not included: it would have to be the one of the copy that
 // go-sqlite3 links, which cannot be named from here. These declarations are part
@@ -141,6 +144,17 @@ static void capi_release_memory(sqlite3 *db) {
 	if (sqlite3_db_release_memory) sqlite3_db_release_memory(db);
 }
 
+// capi_trim has glibc give back what is free: without it nearly all that SQLite
+// frees stays with the process. Others either do so by themselves or cannot.
+// https://man7.org/linux/man-pages/man3/malloc_trim.3.html
+static int capi_trim(void) {
+#ifdef __GLIBC__
+	return malloc_trim(0);
+#else
+	return 0;
+#endif
+}
+
 static int capi_columns(sqlite3_stmt *s) {
 	return sqlite3_column_count ? sqlite3_column_count(s) : 0;
 }
@@ -200,6 +214,8 @@ static capi_end capi_statement_end(sqlite3 *db, const char *sql, int n) {
 #cgo nocallback capi_memory
 #cgo noescape capi_release_memory
 #cgo nocallback capi_release_memory
+#cgo noescape capi_trim
+#cgo nocallback capi_trim
 #cgo noescape capi_columns
 #cgo nocallback capi_columns
 #cgo noescape capi_readonly
@@ -302,6 +318,8 @@ func memoryUsed() (int64, bool) {
 }
 
 func releaseMemory(db unsafe.Pointer) { C.capi_release_memory((*C.sqlite3)(db)) }
+
+func trim() { C.capi_trim() }
 
 func columns(stmt unsafe.Pointer) int { return int(C.capi_columns((*C.sqlite3_stmt)(stmt))) }
 

@@ -17,6 +17,7 @@ func busySQL(unsafe.Pointer) (string, bool)                   { return "", false
 func memory(unsafe.Pointer, bool) (int64, bool)               { return 0, false }
 func memoryUsed() (int64, bool)                               { return 0, false }
 func releaseMemory(unsafe.Pointer)                            {}
+func trim()                                                   {}
 func columns(unsafe.Pointer) int                              { return 0 }
 func reset(unsafe.Pointer) int                                { return 0 }
 func runOnce(unsafe.Pointer) (code int, ok bool)              { return 0, false }
