@@ -47,7 +47,9 @@ func ExampleFind() {
 	defer pool.Close()
 	conn := pool.Open(nil, true, "")
 	defer conn.Close()
+	conn.Record()
 	conn.OpenRows(new(tracker.Resource), "SELECT id FROM orders", "")
+	conn.Recorded()
 
 	err = leakguardtest.Find(leakguardtest.Tracker(own), leakguardtest.Wait(0))
 	first, _, _ := strings.Cut(err.Error(), "\n")

@@ -28,8 +28,10 @@ func TestFindsEachKind(t *testing.T) {
 			[]string{"1 × connection not given back", "hint: a connection of db.Conn"}},
 		{"statement", func(c *tracker.Conn) string {
 			c.OpenStatement(new(tracker.Resource), "SELECT 2", "")
+			c.Record()
 			c.CheckIn()
-			return here(-2)
+			c.Recorded()
+			return here(-4)
 		}, []string{"1 × statement not closed", "SELECT 2", "hint: a prepared statement"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -59,13 +61,19 @@ func TestLeaseIsOneLeakWithItsOwn(t *testing.T) {
 	rows := query(c, "SELECT 1")
 	got := text(now(tr))
 	wants(t, got, "found 1 leak,", "1 × rows")
+	c.Record()
 	c.CloseResource(rows)
+	c.Recorded()
 	wants(t, text(now(tr)), "1 × connection")
 
 	// A transaction by SQL text from before the lease is no part of it.
 	c.BeginTx("BEGIN", "")
+	c.Record()
 	c.CheckIn()
+	c.Recorded()
+	c.Record()
 	c.CheckOut("")
+	c.Recorded()
 	wants(t, text(now(tr)), "found 2 leaks,", "1 × connection", "1 × transaction")
 }
 
@@ -94,7 +102,9 @@ func TestLeakThatIsOver(t *testing.T) {
 	c := lease(t, p, "")
 	rows := query(c, "SELECT 1")
 	c.Proven(rows, true)
+	c.Record()
 	c.CloseResource(rows)
+	c.Recorded()
 	wants(t, text(now(tr)), "found 1 leak,", "1 × rows proven to be lost", "found when open for ", "SELECT 1")
 	if err := now(tr); err != nil {
 		t.Errorf("told twice: %v", err)
@@ -108,8 +118,12 @@ func TestLeakThatIsOver(t *testing.T) {
 	lost := query(other, "SELECT 2")
 	wants(t, text(now(tr)), "1 × rows not closed")
 	other.Proven(lost, true)
+	other.Record()
 	other.CloseResource(lost)
+	other.Recorded()
+	other.Record()
 	other.CheckIn()
+	other.Recorded()
 	if err := now(tr); err != nil {
 		t.Errorf("told again: %v", err)
 	}
@@ -122,7 +136,9 @@ func TestOpenLeakIsToldAgain(t *testing.T) {
 	for range 2 {
 		wants(t, text(now(tr)), "1 × connection")
 	}
+	c.Record()
 	c.CheckIn()
+	c.Recorded()
 	if err := now(tr); err != nil {
 		t.Error(err)
 	}
@@ -135,7 +151,7 @@ func TestWaits(t *testing.T) {
 		tr := tracker.New(tracker.Options{})
 		c := lease(t, pool(t, tr, "db"), "")
 		start := time.Now()
-		timer := time.AfterFunc(700*time.Millisecond, func() { c.CheckIn() })
+		timer := time.AfterFunc(700*time.Millisecond, func() { c.Record(); c.CheckIn(); c.Recorded() })
 		if err := leakguardtest.Find(leakguardtest.Tracker(tr)); err != nil {
 			t.Error(err)
 		}
@@ -144,7 +160,9 @@ func TestWaits(t *testing.T) {
 		}
 		timer.Stop()
 
+		c.Record()
 		c.CheckOut("")
+		c.Recorded()
 		for _, wait := range []time.Duration{0, time.Millisecond, 30 * time.Second} {
 			start = time.Now()
 			err := leakguardtest.Find(leakguardtest.Wait(wait), leakguardtest.Tracker(tr))
@@ -207,7 +225,9 @@ func TestIgnoreCurrent(t *testing.T) {
 	old := lease(t, p, "")
 	lost := query(old, "SELECT lost")
 	old.Proven(lost, true)
+	old.Record()
 	old.CloseResource(lost)
+	old.Recorded()
 	lease(t, pool(t, other, "other"), "")
 
 	both := leakguardtest.IgnoreCurrent(tr, other)

@@ -41,7 +41,9 @@ func lease(t testing.TB, p *tracker.Pool, exempt string) *tracker.Conn {
 // query opens rows.
 func query(c *tracker.Conn, text string) *tracker.Resource {
 	rows := new(tracker.Resource)
+	c.Record()
 	c.OpenRows(rows, text, "")
+	c.Recorded()
 	return rows
 }
 
