@@ -85,8 +85,9 @@ func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, s
 		st.moved = true
 		c.readFirst(st)
 	}
+	exempt := exemption(ctx)
 	c.rec.Record()
-	c.rec.OpenRows(&st.res, query, exemption(ctx))
+	c.rec.OpenRows(&st.res, query, exempt)
 	c.rec.TraceResource(ctx, &st.res)
 	return r, nil
 }
