@@ -40,12 +40,14 @@ func (p *pacer) armLocked(wait time.Duration) {
 	}
 }
 
-// wakeLocked has it take a step at once.
+// wakeLocked has it take a step at once. In a synctest bubble that is not the
+// tracker's own it comes when it is due: a timer that is set off there goes by
+// the bubble's clock and would not fire for decades.
 func (p *pacer) wakeLocked() {
 	switch {
 	case p.running:
 		p.again = true
-	case p.armed:
+	case p.armed && p.mayStart():
 		p.timer.Reset(0)
 	}
 }
