@@ -213,6 +213,8 @@ func (c *conn) Raw() driver.Conn {
 	c.rec.HandedOut()
 	if f&busy == 0 {
 		c.texts.stop()
+		c.begins.drop()
+		c.begins.once = true
 		c.leave(nil)
 	}
 	return c.inner

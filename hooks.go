@@ -83,9 +83,10 @@ func (c *conn) takeBack(f uint64) {
 	c.session.keep(c, "the raw connection was handed out")
 	if f&dead == 0 {
 		c.sync()
-		c.begins.dropBegin() // it may have attached a file
-		c.texts.stop()       // and set an authorizer
-		c.installBusy()      // and set a timeout
+		c.begins.drop() // it may have attached a file
+		c.begins.once = true
+		c.texts.stop()  // and set an authorizer
+		c.installBusy() // and set a timeout
 	}
 }
 
