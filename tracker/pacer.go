@@ -83,10 +83,10 @@ func (p *pacer) fire() {
 		return
 	}
 	p.running, p.again = true, false
-	p.over = make(chan struct{}) // by the pacer, never in somebody's bubble
+	p.over = make(chan struct{})     // by the pacer, never in somebody's bubble
+	wait := max(p.planned, patience) // should somebody's code end the goroutine
 	p.t.mu.Unlock()
 
-	wait := time.Minute // should somebody's code end the goroutine
 	defer func() {
 		p.t.mu.Lock()
 		defer p.t.mu.Unlock()
