@@ -216,12 +216,41 @@ func (f *fake) leave() {
 		f.rollback()
 	}
 	f.inside = false
-	w := f.Word()
-	w.Store(w.Load()&^BusyBit + FlagBits + 1)
+	for w := f.Word(); ; {
+		if old := w.Load(); w.CompareAndSwap(old, old&^BusyBit+FlagBits+1) {
+			break
+		}
+	}
 	f.mu.Unlock()
 	if o != nil {
 		f.Settle(o, Done)
 	}
+}
+
+// The methods that come between Record and Recorded.
+
+func (f *fake) CheckOut(exempt string) {
+	f.Record()
+	f.Conn.CheckOut(exempt)
+	f.Recorded()
+}
+
+func (f *fake) CheckIn() Reason {
+	f.Record()
+	defer f.Recorded()
+	return f.Conn.CheckIn()
+}
+
+func (f *fake) OpenRows(r *Resource, query, exempt string) {
+	f.Record()
+	f.Conn.OpenRows(r, query, exempt)
+	f.Recorded()
+}
+
+func (f *fake) CloseResource(r *Resource) {
+	f.Record()
+	f.Conn.CloseResource(r)
+	f.Recorded()
 }
 
 // do is one short operation.

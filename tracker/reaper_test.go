@@ -2189,9 +2189,11 @@ func TestReaperAddRemoveForReal(t *testing.T) {
 			for range 500 {
 				c := p.Open(still{}, true, "")
 				var r Resource
+				c.Record()
 				c.OpenRows(&r, "SELECT 1", "")
 				c.CloseResource(&r)
 				c.CheckIn()
+				c.Recorded()
 				c.Close()
 			}
 		})
