@@ -50,11 +50,13 @@ func TestCheckIn(t *testing.T) {
 				time.Sleep(c.age)
 				var got Reason
 				for i := range c.leases {
+					conn.Record()
 					conn.CheckOut("")
 					if i == c.leases-1 {
 						conn.due.Store(c.due)
 					}
 					got = conn.CheckIn()
+					conn.Recorded()
 				}
 				if got != c.want {
 					t.Errorf("%q, want %q", got, c.want)
@@ -482,17 +484,23 @@ func TestConcurrentUse(t *testing.T) {
 				c.SetLevel(2)
 				c.OpenStatement(&stmt, "SELECT 1", "")
 				c.OpenStatement(&more, "SELECT 1", "")
+				c.Record()
 				c.OpenRows(&rows, "SELECT 1", "")
+				c.Recorded()
 				c.Executing("SELECT 2")
 				if j%10 == 0 {
 					c.Pending()
 				}
+				c.Record()
 				c.CloseResource(&rows)
 				c.CloseResource(&stmt)
 				c.CloseResource(&more)
+				c.Recorded()
 				c.EndTx()
+				c.Record()
 				c.CheckIn()
 				c.CheckOut("")
+				c.Recorded()
 			}
 			if i == 0 {
 				c.Lost()

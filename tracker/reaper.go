@@ -15,9 +15,9 @@ type reaper struct {
 	wait   time.Duration // how long it waits after a scan
 	epoch  uint64
 	atOnce bool // scan at the next step, whenever it comes
+	clock  reaperClock
 
 	// Of one look at a time.
-	clock     reaperClock
 	nextScan  time.Duration
 	condemned []*Conn // operations to interrupt until they end
 }
@@ -56,8 +56,8 @@ func (r *reaper) look() (wait time.Duration) {
 	r.clock.planned = r.planned
 	atOnce := r.atOnce
 	r.atOnce = false
-	r.t.mu.Unlock()
 	now := r.clock.tick(r.t.now())
+	r.t.mu.Unlock()
 	if atOnce || now >= r.nextScan || r.changed() {
 		f, next := r.scan(now)
 		r.nextScan = now + next

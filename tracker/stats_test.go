@@ -319,15 +319,21 @@ func TestStatsConsistent(t *testing.T) {
 				c := p.Open(still{}, true, "")
 				var r Resource
 				c.Word().Add(FlagBits + 1)
+				c.Record()
 				c.OpenRows(&r, "SELECT 1", "")
+				c.Recorded()
 				if j%3 == 0 {
 					c.Proven(&r, true)
 				}
+				c.Record()
 				c.CloseResource(&r)
+				c.Recorded()
 				c.BeginTx("BEGIN", "")
 				for range j % 50 {
+					c.Record()
 					c.CheckIn()
 					c.CheckOut("")
+					c.Recorded()
 				}
 				c.Recycled(ReasonMaxIdle)
 				c.EndTx()

@@ -54,12 +54,20 @@ func (c *reportConn) moved() { c.Word().Add(1 << 8) }
 
 func (c *reportConn) rows(query string) *tracker.Resource {
 	r := new(tracker.Resource)
+	c.Record()
 	c.OpenRows(r, query, "")
+	c.Recorded()
 	c.mu.Lock()
 	c.open = append(c.open, r)
 	c.mu.Unlock()
 	c.moved()
 	return r
+}
+
+func (c *reportConn) CheckIn() tracker.Reason {
+	c.Record()
+	defer c.Recorded()
+	return c.Conn.CheckIn()
 }
 
 func (c *reportConn) undo() {
@@ -68,7 +76,9 @@ func (c *reportConn) undo() {
 	c.open = nil
 	c.mu.Unlock()
 	for _, r := range open {
+		c.Record()
 		c.CloseResource(r)
+		c.Recorded()
 	}
 	c.EndTx()
 }
