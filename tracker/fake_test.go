@@ -84,7 +84,9 @@ func (l *lab) open(p *Pool, leased bool) *fake {
 	l.fakes = append(l.fakes, f)
 	synctest.Wait()
 	if leased {
-		f.CheckOut("")
+		f.Record()
+		f.Conn.CheckOut("")
+		f.Recorded()
 		l.Tracker.mu.Lock()
 		l.epoch++ // look at all again
 		l.Tracker.mu.Unlock()
