@@ -13,6 +13,9 @@ import (
 // needed: go-sqlite3 prepares them each time, which is half of what an empty
 // transaction costs. Guarded by the gate.
 type txStmts struct {
+	// once: they are prepared each time, for an authorizer that the program may
+	// have set is asked then.
+	once                           bool
 	beginSQL                       string
 	beginning, ending, rollingBack txStmt
 }
@@ -25,8 +28,16 @@ type txStmt struct {
 
 // run executes a statement, preparing it if need be.
 func (t *txStmt) run(c *conn, ctx context.Context, sql string) error {
+	err := t.step(c, ctx, sql)
+	if c.begins.once {
+		t.close()
+	}
+	return err
+}
+
+func (t *txStmt) step(c *conn, ctx context.Context, sql string) error {
 	if t.inner == nil {
-		prepared, err := c.inner.PrepareContext(ctx, sql)
+		prepared, err := c.innerPrepare(ctx, sql)
 		if err != nil {
 			return err
 		}

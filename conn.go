@@ -195,19 +195,21 @@ func (c *conn) between(err error) error {
 	return c.carryCondemned(err)
 }
 
-// checkOut begins a lease. The record is open.
-func (c *conn) checkOut(ctx context.Context) {
+// checkOut begins a lease. The record is open; what the context is asked for is
+// asked before, for its Value may be anybody's code.
+func (c *conn) checkOut(ctx context.Context, exempt string) {
 	c.leased = true
 	c.lease++
 	c.ops = 0
-	c.rec.CheckOut(exemption(ctx))
+	c.rec.CheckOut(exempt)
 	c.rec.TraceLease(ctx)
 }
 
 // checkOutNow is checkOut for an operation that goes on.
 func (c *conn) checkOutNow(ctx context.Context) {
+	exempt := exemption(ctx)
 	c.rec.Record()
-	c.checkOut(ctx)
+	c.checkOut(ctx, exempt)
 	c.rec.Recorded()
 }
 
@@ -219,6 +221,8 @@ func (c *conn) Raw() driver.Conn {
 	c.rec.HandedOut()
 	if f&busy == 0 {
 		c.texts.stop()
+		c.begins.drop()
+		c.begins.once = true
 		c.leave(nil)
 	}
 	return c.inner

@@ -127,7 +127,8 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	n.rec.OpenedIn(took)
 	n.gate.word = n.rec.Word()
 	n.gate.share(c.traits.cacheGate(inner.GetFilename("main")))
-	n.texts.on = !c.traits.keepsTexts && n.gate.shared == nil && c.sqlite.ConnectHook == nil && len(c.sqlite.Extensions) == 0
+	n.begins.once = c.sqlite.ConnectHook != nil || len(c.sqlite.Extensions) > 0
+	n.texts.on = !c.traits.keepsTexts && n.gate.shared == nil && !n.begins.once
 	n.session.start(n)
 	n.startWaiting()
 	if c.sqlite.ConnectHook != nil {

@@ -96,14 +96,30 @@ func (g *gate) enterSlow(bits uint64) uint64 {
 		case w&reaping != 0:
 			g.held.Lock() // the reaper is about to let go
 			g.held.Unlock()
+		case g.shared != nil:
+			if g.word.CompareAndSwap(w, w|bits&^recording) {
+				g.shared.RLock()
+				g.record(bits)
+				return w & (tombed | dead)
+			}
 		case bits&recording != 0 && !tracker.Readable(w):
 			runtime.Gosched() // a report is being written
 		case g.word.CompareAndSwap(w, w|bits):
-			if g.shared != nil {
-				g.shared.RLock()
-			}
 			return w & (tombed | dead)
 		}
+	}
+}
+
+// record sets the recording bit, if it is among bits, when the lock of the
+// shared cache is held: the reaper may hold that while it waits for a report,
+// which waits for the bit.
+func (g *gate) record(bits uint64) {
+	for bits&recording != 0 {
+		w := g.word.Load()
+		if tracker.Readable(w) && g.word.CompareAndSwap(w, w|recording) {
+			return
+		}
+		runtime.Gosched()
 	}
 }
 
@@ -152,6 +168,10 @@ func (g *gate) leaveSlow() bool {
 			return false
 		default:
 			if g.shared != nil {
+				if w&recording != 0 {
+					g.clear(recording) // see record: it may come to RLock below
+					continue
+				}
 				g.shared.RUnlock()
 			}
 			if g.word.CompareAndSwap(w, w&^ofOne+operation) {

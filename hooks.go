@@ -13,6 +13,7 @@ import (
 // ResetSession begins a lease. It answers driver.ErrBadConn if the connection
 // was closed while it sat in the pool; database/sql then takes another one.
 func (c *conn) ResetSession(ctx context.Context) error {
+	exempt := exemption(ctx) // asks the context, so nothing is held yet
 	f := c.gate.enterRecording()
 	if f&busy != 0 {
 		return driver.ErrBadConn
@@ -26,7 +27,7 @@ func (c *conn) ResetSession(ctx context.Context) error {
 		c.drain()
 		c.rec.Record()
 	}
-	c.checkOut(ctx)
+	c.checkOut(ctx, exempt)
 	c.leave(nil)
 	return nil
 }
@@ -82,9 +83,10 @@ func (c *conn) takeBack(f uint64) {
 	c.session.keep(c, "the raw connection was handed out")
 	if f&dead == 0 {
 		c.sync()
-		c.begins.dropBegin() // it may have attached a file
-		c.texts.stop()       // and set an authorizer
-		c.installBusy()      // and set a timeout
+		c.begins.drop() // it may have attached a file
+		c.begins.once = true
+		c.texts.stop()  // and set an authorizer
+		c.installBusy() // and set a timeout
 	}
 }
 

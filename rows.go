@@ -86,8 +86,9 @@ func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, s
 		st.moved = true
 		c.readFirst(st)
 	}
+	exempt := exemption(ctx)
 	c.rec.Record()
-	c.rec.OpenRows(&st.res, query, exemption(ctx))
+	c.rec.OpenRows(&st.res, query, exempt)
 	c.rec.TraceResource(ctx, &st.res)
 	return r, nil
 }
@@ -99,9 +100,7 @@ func (c *conn) readFirst(st *rowsState) {
 	}
 	st.first.row = st.first.row[:n]
 	st.first.has = true
-	if st.first.err = c.rowsNext(st.inner, st.first.row); st.first.err != nil && st.first.err != io.EOF {
-		c.after(context.Background(), 0, "", st.first.err)
-	}
+	st.first.err = c.rowsNext(st.inner, st.first.row) // taken up when it is handed out
 }
 
 // take hands the first row out.
@@ -212,7 +211,11 @@ func (r *rows) Next(dest []driver.Value) error {
 	}
 	st.res.Use()
 	if st.first.has {
-		return st.leave(c, st.first.take(dest))
+		err := st.first.take(dest)
+		if err != nil && err != io.EOF {
+			c.after(context.Background(), 0, "", err)
+		}
+		return st.leave(c, err)
 	}
 	if c.raw.Load() {
 		c.sync()

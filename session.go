@@ -59,6 +59,9 @@ func (s *session) note(c *conn, class textClass, query string) {
 	c.texts.drop() // what they mean may have changed
 	if class&textAttach != 0 {
 		s.attach = true
+		// With several files, what a name means changes with a CREATE or DROP in
+		// one that a statement does not use, and SQLite does not look there.
+		c.texts.stop()
 		c.begins.dropBegin()
 	}
 	if class&textTemp != 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"hash/maphash"
+	"math/rand/v2"
 	"strings"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
@@ -81,8 +82,13 @@ func (c *conn) findText(query string, args []driver.NamedValue) (t *text, again 
 		}
 		return t, false
 	}
-	if slot := &ts.seen[h%seenTexts]; *slot != short {
-		*slot = short
+	slot := &ts.seen[h%seenTexts]
+	if *slot != short {
+		// Texts in turn that have the same place would put each other out for
+		// ever if each took it.
+		if *slot == 0 || rand.Uint32()&1 == 0 {
+			*slot = short
+		}
 		return nil, false
 	}
 	if n := len(ts.list); n == maxTexts {
@@ -90,6 +96,7 @@ func (c *conn) findText(query string, args []driver.NamedValue) (t *text, again 
 			return nil, false
 		}
 	}
+	*slot = 0
 	return nil, true
 }
 
@@ -126,7 +133,7 @@ func (c *conn) keepText(ctx context.Context, query string) {
 		return
 	}
 	ts.hashes[len(ts.list)] = uint32(maphash.String(textSeed, query) >> 32)
-	ts.list = append(ts.list, &text{query: query, credit: textCredit, inner: inner, inputs: inner.NumInput(), columns: handle.Columns() > 0})
+	ts.list = append(ts.list, &text{query: strings.Clone(query), credit: textCredit, inner: inner, inputs: inner.NumInput(), columns: handle.Columns() > 0})
 }
 
 // keepable reports whether arguments may stay with a statement: go-sqlite3

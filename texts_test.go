@@ -20,10 +20,9 @@ func keptTexts(t *testing.T, cfg Config, texts ...string) *conn {
 	t.Helper()
 	c := drive(t, cfg)
 	second(c.ExecContext(background, "CREATE TABLE IF NOT EXISTS t (a INTEGER PRIMARY KEY, b)", nil))
-	for range 2 {
-		for _, text := range texts {
-			readText(t, c, text)
-		}
+	for _, text := range texts { // one after the other: their hashes may share a place
+		readText(t, c, text)
+		readText(t, c, text)
 	}
 	return c
 }

@@ -259,6 +259,32 @@ func (f *fake) leave() {
 	}
 }
 
+// The methods that come between Record and Recorded.
+
+func (f *fake) CheckOut(exempt string) {
+	f.Record()
+	f.Conn.CheckOut(exempt)
+	f.Recorded()
+}
+
+func (f *fake) CheckIn() Reason {
+	f.Record()
+	defer f.Recorded()
+	return f.Conn.CheckIn()
+}
+
+func (f *fake) OpenRows(r *Resource, query, exempt string) {
+	f.Record()
+	f.Conn.OpenRows(r, query, exempt)
+	f.Recorded()
+}
+
+func (f *fake) CloseResource(r *Resource) {
+	f.Record()
+	f.Conn.CloseResource(r)
+	f.Recorded()
+}
+
 // do is one short operation.
 func (f *fake) do(what func()) {
 	f.enter()

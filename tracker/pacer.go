@@ -43,12 +43,14 @@ func (p *pacer) armLocked(wait time.Duration) {
 	}
 }
 
-// wakeLocked has it take a step at once.
+// wakeLocked has it take a step at once. In a synctest bubble that is not the
+// tracker's own it comes when it is due: a timer that is set off there goes by
+// the bubble's clock and would not fire for decades.
 func (p *pacer) wakeLocked() {
 	switch {
 	case p.running:
 		p.again = true
-	case p.armed:
+	case p.armed && p.mayStart():
 		p.timer.Reset(0)
 	}
 }
@@ -84,10 +86,10 @@ func (p *pacer) fire() {
 		return
 	}
 	p.running, p.again = true, false
-	p.over = make(chan struct{}) // by the pacer, never in somebody's bubble
+	p.over = make(chan struct{})     // by the pacer, never in somebody's bubble
+	wait := max(p.planned, patience) // should somebody's code end the goroutine
 	p.t.mu.Unlock()
 
-	wait := time.Minute // should somebody's code end the goroutine
 	defer func() {
 		p.t.mu.Lock()
 		defer p.t.mu.Unlock()
