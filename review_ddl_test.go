@@ -4,7 +4,6 @@ package leakguard
 
 import (
 	"database/sql/driver"
-	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -19,7 +18,7 @@ func TestKeptTextsInNobodysWay(t *testing.T) {
 	run(t, c, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)", "CREATE VIRTUAL TABLE f USING fts4(x)", "CREATE VIRTUAL TABLE r USING rtree(id, a, b)")
 	keep := func() {
 		for i := range 4 {
-			run(t, c, fmt.Sprint("INSERT INTO t(b) VALUES (1)"), "INSERT INTO f VALUES ('one two')", "UPDATE t SET b = b + 1")
+			run(t, c, "INSERT INTO t(b) VALUES (1)", "INSERT INTO f VALUES ('one two')", "UPDATE t SET b = b + 1")
 			try(c, "INSERT INTO r VALUES (?, 1, 2)", i)
 			number(t, c, "SELECT count(*) FROM f WHERE f MATCH 'one'")
 			number(t, c, "SELECT count(*) FROM r WHERE a > 0")
