@@ -15,9 +15,13 @@ const sqliteBytes = 7000
 // pressure has the machine's memory unknown, short, and free again. It comes
 // first: pressure closes what is idle in every pool.
 func pressure(t *testing.T, db *sql.DB, told func(string)) {
-	var used atomic.Int64
+	var used atomic.Int64 // 0: not known
 	tracker.Default().SetMemorySource(func() tracker.Memory {
-		return tracker.Memory{Total: 100, UsedPercent: float64(used.Load()), SQLite: sqliteBytes}
+		m := tracker.Memory{UsedPercent: float64(used.Load()), SQLite: sqliteBytes}
+		if m.UsedPercent > 0 {
+			m.Total = 100
+		}
+		return m
 	})
 	told("heavy memory.degraded")
 	conn, err := db.Conn(context.Background())
