@@ -44,8 +44,5 @@ func (k control) Memory() (bytes int64, ok bool) {
 	case c.gate.word.Load()&dead != 0:
 		return 0, true
 	}
-	if c.raw.Load() { // the program may be inside SQLite beside the gate
-		return 0, false
-	}
 	return c.db.Memory(c.gate.shared != nil)
 }

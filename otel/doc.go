@@ -71,6 +71,11 @@
 // 64 pairs of kind and reason in a pool at most. No metric has a query, an id, a stack or an
 // error's text as an attribute.
 //
+// A collection costs what the SDK takes for each series, about thirty a pool, and
+// hardly depends on the number of connections: a thousand in up to ten pools take
+// a fraction of a millisecond, in a hundred pools some milliseconds. See
+// BenchmarkCollect.
+//
 // Of the db.client.connection.* metrics these are not emitted, because a driver
 // cannot measure them: max, idle.max and idle.min (sql.DB does not tell its
 // driver), pending_requests, timeouts and wait_time (waiting happens in sql.DB).
