@@ -78,8 +78,7 @@ var table struct {
 	dropped uint64
 }
 
-// Scratch is room for a walk. It belongs to the caller, who has one at hand
-// that need not be cleared each time.
+// Scratch is room for a walk, on the stack of the caller.
 type Scratch [MaxDepth]uintptr
 
 // Capture returns the caller's stack, from the function that calls Capture on.
