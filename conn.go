@@ -32,6 +32,7 @@ type conn struct {
 	session session
 	begins  txStmts
 	texts   texts
+	args    capi.Args // of the run that begins
 	// busyHandler: the guard's own is installed; progress: so is its progress
 	// handler.
 	busyHandler, progress bool

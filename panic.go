@@ -62,6 +62,13 @@ func (c *conn) innerPrepare(ctx context.Context, query string) (prepared driver.
 func (c *conn) stmtExec(ctx context.Context, st *stmtState, args []driver.NamedValue) (res driver.Result, err error) {
 	ok := false
 	defer c.returned(&ok)
+	if !st.columns {
+		if k := c.direct(ctx, &st.prepared, st.last != nil, args); k != nil {
+			if res, err, ok = k.exec(&c.args); ok {
+				return res, err
+			}
+		}
+	}
 	res, err = st.inner.ExecContext(ctx, args)
 	if err == nil && st.columns && st.last == nil { // open rows would begin again
 		// An autocommit statement commits here, and may fail to.
@@ -73,20 +80,35 @@ func (c *conn) stmtExec(ctx context.Context, st *stmtState, args []driver.NamedV
 	return res, err
 }
 
-func (c *conn) stmtQuery(ctx context.Context, inner sqliteStmt, args []driver.NamedValue) (opened driver.Rows, err error) {
+func (c *conn) textExec(ctx context.Context, t *text, args []driver.NamedValue) (res driver.Result, err error) {
 	ok := false
 	defer c.returned(&ok)
-	opened, err = inner.QueryContext(ctx, args)
-	ok = true
-	return opened, err
-}
-
-func (c *conn) textExec(ctx context.Context, inner sqliteStmt, args []driver.NamedValue) (res driver.Result, err error) {
-	ok := false
-	defer c.returned(&ok)
-	res, err = inner.ExecContext(ctx, args)
+	if k := c.direct(ctx, &t.prepared, false, args); k != nil {
+		if res, err, ok = k.exec(&c.args); ok {
+			return res, err
+		}
+	}
+	res, err = t.inner.ExecContext(ctx, args)
 	ok = true
 	return res, err
+}
+
+// stmtQuery runs a statement to its first row. open: there are rows of an earlier
+// run.
+func (c *conn) stmtQuery(ctx context.Context, p *prepared, open bool, args []driver.NamedValue) (opened driver.Rows, err error) {
+	ok := false
+	defer c.returned(&ok)
+	if k := c.direct(ctx, p, open, args); k != nil {
+		if err, ok = k.query(&c.args); ok {
+			if err != nil {
+				return nil, err
+			}
+			return k, nil
+		}
+	}
+	opened, err = p.inner.QueryContext(ctx, args)
+	ok = true
+	return opened, err
 }
 
 func (c *conn) rowsNext(inner sqliteRows, dest []driver.Value) (err error) {

@@ -7,12 +7,32 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // codeError returns go-sqlite3's error for an extended result code.
 func codeError(code int) error {
 	return sqlite3.Error{Code: sqlite3.ErrNo(code & 0xff), ExtendedCode: sqlite3.ErrNoExtended(code)}
+}
+
+// isCode reports whether err is go-sqlite3's for the result code, extended or not.
+func isCode(err error, code int) bool {
+	e, ok := err.(sqlite3.Error)
+	return ok && (int(e.ExtendedCode) == code || int(e.Code) == code&0xff)
+}
+
+// timeLayouts are go-sqlite3's; a program may change them.
+func timeLayouts() []string { return sqlite3.SQLiteTimestampFormats }
+
+// rowsOf returns go-sqlite3's rows of a statement, which can tell the types of its
+// columns and nothing else; nil if that cannot be made.
+func rowsOf(stmt sqliteStmt) sqliteRows {
+	rows := &sqlite3.SQLiteRows{}
+	if !capi.SetStmt(rows, stmt) {
+		return nil
+	}
+	return rows
 }
 
 // textResult is the result of a text that changed nothing.

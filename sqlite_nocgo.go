@@ -18,3 +18,11 @@ func blockedBy(error) (tracker.Reason, bool) { return "", false }
 func codeError(code int) error { return fmt.Errorf("sqlite: result code %d", code) }
 
 func textResult() driver.Result { return driver.RowsAffected(0) }
+
+func isCode(error, int) bool { return false }
+
+func timeLayouts() []string { return nil }
+
+func rowsOf(sqliteStmt) sqliteRows { return nil }
+
+func alike() bool { return false }

@@ -18,8 +18,7 @@ type stmt struct {
 
 // stmtState is one prepared statement.
 type stmtState struct {
-	inner   sqliteStmt
-	handle  capi.Stmt
+	prepared
 	query   string
 	class   textClass
 	columns bool       // it returns columns
@@ -39,11 +38,11 @@ var (
 )
 
 // openStmt registers a prepared statement. The connection is inside the gate.
-func (c *conn) openStmt(ctx context.Context, prepared driver.Stmt, query string) (*stmt, error) {
-	inner, ok := prepared.(sqliteStmt)
+func (c *conn) openStmt(ctx context.Context, opened driver.Stmt, query string) (*stmt, error) {
+	inner, ok := opened.(sqliteStmt)
 	if !ok {
-		prepared.Close()
-		return nil, lacking(prepared)
+		opened.Close()
+		return nil, lacking(opened)
 	}
 	class := classify(query)
 	if class&textMulti != 0 { // only the first statement is prepared
@@ -54,11 +53,11 @@ func (c *conn) openStmt(ctx context.Context, prepared driver.Stmt, query string)
 	}
 	s := c.takeStmt()
 	st := s.st
-	st.inner, st.query, st.class, st.last = inner, query, class, nil
+	st.prepared = prepared{inner: inner, handle: capi.OfStmt(opened)}
+	st.query, st.class, st.last = query, class, nil
 	if st.class&(textAttach|textTemp|textPragma) != 0 {
 		c.session.note(c, st.class, query) // a PRAGMA acts when it is prepared
 	}
-	st.handle = capi.OfStmt(prepared)
 	st.inputs = inner.NumInput()
 	st.columns = st.handle.Columns() > 0
 	st.slot = len(c.stmts)
@@ -112,7 +111,7 @@ func (c *conn) finalize(st *stmtState) error {
 	c.stmts[last] = nil
 	c.stmts = c.stmts[:last]
 	st.slot = -1
-	st.inner, st.handle = nil, capi.Stmt{}
+	st.prepared = prepared{}
 	c.rec.Record()
 	c.rec.CloseResource(&st.res)
 	c.rec.Recorded()
@@ -134,7 +133,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	c.rec.Executing(st.query)
 	inner, guarded, err := c.arm(ctx, 0)
 	if err != nil && (st.class&textTx == 0 || !c.txn.open) {
-		_, err = c.stmtQuery(ctx, st.inner, args) // binds, and finds the same
+		_, err = c.stmtQuery(ctx, &st.prepared, true, args) // binds, and finds the same
 		return nil, c.leave(err)
 	}
 	if err != nil {
@@ -165,7 +164,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	if err != nil {
 		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
 	}
-	opened, err := c.stmtQuery(inner, st.inner, args)
+	opened, err := c.stmtQuery(inner, &st.prepared, st.last != nil, args)
 	opened, err = c.begun(ctx, guarded, st.class, st.query, opened, err)
 	if err != nil {
 		c.rec.Executing(st.query)

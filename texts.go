@@ -45,9 +45,9 @@ type texts struct {
 
 // text is one of them.
 type text struct {
-	query   string
-	credit  int
-	inner   sqliteStmt
+	query  string
+	credit int
+	prepared
 	inputs  int  // parameters
 	columns bool // it returns columns
 	busy    bool // rows are open on it
@@ -122,18 +122,18 @@ func (c *conn) keepText(ctx context.Context, query string) {
 		ts.list[maxTexts-1] = nil
 		ts.list = ts.list[:maxTexts-1]
 	}
-	prepared, err := c.innerPrepare(ctx, query)
+	opened, err := c.innerPrepare(ctx, query)
 	if err != nil {
 		return
 	}
-	inner, ok := prepared.(sqliteStmt)
-	handle := capi.OfStmt(prepared)
+	inner, ok := opened.(sqliteStmt)
+	handle := capi.OfStmt(opened)
 	if !ok || !handle.OK() {
-		prepared.Close()
+		opened.Close()
 		return
 	}
 	ts.hashes[len(ts.list)] = uint32(maphash.String(textSeed, query) >> 32)
-	ts.list = append(ts.list, &text{query: strings.Clone(query), credit: textCredit, inner: inner, inputs: inner.NumInput(), columns: handle.Columns() > 0})
+	ts.list = append(ts.list, &text{query: strings.Clone(query), credit: textCredit, prepared: prepared{inner: inner, handle: handle}, inputs: inner.NumInput(), columns: handle.Columns() > 0})
 }
 
 // keepable reports whether arguments may stay with a statement: go-sqlite3
@@ -192,10 +192,10 @@ func (c *conn) execText(ctx context.Context, t *text, args []driver.NamedValue) 
 	c.rec.Executing(t.query)
 	inner, guarded, err := c.arm(ctx, 0)
 	if err != nil {
-		_, err = c.stmtQuery(ctx, t.inner, args) // binds, and finds the same
+		_, err = c.stmtQuery(ctx, &t.prepared, true, args) // binds, and finds the same
 		return nil, c.leave(err)
 	}
-	res, err := c.textExec(inner, t.inner, args)
+	res, err := c.textExec(inner, t, args)
 	if err != nil {
 		if guarded {
 			err = ended(ctx, err)
@@ -218,7 +218,7 @@ func (c *conn) queryText(ctx context.Context, t *text, args []driver.NamedValue)
 	if err != nil {
 		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
 	}
-	opened, err := c.stmtQuery(inner, t.inner, args)
+	opened, err := c.stmtQuery(inner, &t.prepared, false, args)
 	opened, err = c.begun(ctx, guarded, 0, t.query, opened, err)
 	if err != nil {
 		c.rec.Executing(t.query)

@@ -36,6 +36,7 @@ package capi
 import (
 	"slices"
 	"sync"
+	"time"
 	"unsafe"
 )
 
@@ -200,6 +201,15 @@ type Stmt struct{ p unsafe.Pointer }
 // statement without SQL (only a comment), for which SQLite has no handle. It must
 // not run at the same time as the statement's Close.
 func OfStmt(sqliteStmt any) Stmt { return Stmt{handle(sqliteStmt, "SQLiteStmt", "s")} }
+
+// SetStmt makes a new *sqlite3.SQLiteRows one of the *sqlite3.SQLiteStmt, so that
+// it can be asked for the types of the columns. Nothing else may be done with it.
+// It returns false, and does nothing, for any other values.
+func SetStmt(sqliteRows, sqliteStmt any) bool { return setStmt(sqliteRows, sqliteStmt) }
+
+// Location returns the time zone that a *sqlite3.SQLiteConn puts times into, nil
+// for none. ok is false when it is not known.
+func Location(sqliteConn any) (loc *time.Location, ok bool) { return location(sqliteConn) }
 
 // OK reports whether s is the handle of a statement.
 func (s Stmt) OK() bool { return s.p != nil }

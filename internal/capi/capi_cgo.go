@@ -231,26 +231,53 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unsafe"
 )
 
-// handle reads the C pointer in the given field of a pointer to the driver's
-// struct, nil if v is anything else.
-func handle(v any, typ, field string) unsafe.Pointer {
+// pointer returns the field, a pointer, of a pointer to the driver's struct; the
+// zero Value if v is anything else.
+func pointer(v any, typ, field string) reflect.Value {
 	p := reflect.ValueOf(v)
 	if p.Kind() != reflect.Pointer || p.IsNil() {
-		return nil
+		return reflect.Value{}
 	}
 	e := p.Elem()
 	// The end of the path, to accept a fork of the driver as well.
 	if t := e.Type(); t.Kind() != reflect.Struct || t.Name() != typ || !strings.HasSuffix(t.PkgPath(), "/go-sqlite3") {
-		return nil
+		return reflect.Value{}
 	}
 	f := e.FieldByName(field)
 	if f.Kind() != reflect.Pointer {
+		return reflect.Value{}
+	}
+	return f
+}
+
+// handle reads the C pointer in the given field, nil if there is none.
+func handle(v any, typ, field string) unsafe.Pointer {
+	f := pointer(v, typ, field)
+	if !f.IsValid() {
 		return nil
 	}
 	return f.UnsafePointer()
+}
+
+func location(conn any) (loc *time.Location, ok bool) {
+	f := pointer(conn, "SQLiteConn", "loc")
+	if !f.IsValid() || f.Type() != reflect.TypeFor[*time.Location]() {
+		return nil, false
+	}
+	return (*time.Location)(f.UnsafePointer()), true
+}
+
+func setStmt(rows, stmt any) bool {
+	f := pointer(rows, "SQLiteRows", "s")
+	if !f.IsValid() || f.Type() != reflect.TypeOf(stmt) {
+		return false
+	}
+	*(*unsafe.Pointer)(unsafe.Pointer(f.UnsafeAddr())) = reflect.ValueOf(stmt).UnsafePointer()
+	return true
 }
 
 // forget sets the field db to nil under the driver's own lock.
@@ -345,18 +372,23 @@ func statementEnd(db unsafe.Pointer, sql string) (end, params int, ok bool) {
 	return int(e.end), int(e.params), e.ok != 0
 }
 
-func missing() []string {
-	var names []string
+// absent collects the names that list, which is capi_missing or one like it, says
+// are missing.
+func absent(list func(C.int) *C.char) (names []string) {
 	for i := C.int(0); ; i++ {
-		name := C.capi_missing(i)
+		name := list(i)
 		if name == nil {
-			break
+			return names
 		}
 		if s := C.GoString(name); s != "" {
 			names = append(names, s)
 		}
 	}
-	names = append(names, waitMissing()...)
+}
+
+func missing() []string {
+	names := absent(func(i C.int) *C.char { return C.capi_missing(i) })
+	names = append(append(names, waitMissing()...), cursorMissing()...)
 	slices.Sort(names)
-	return names
+	return slices.Compact(names)
 }

@@ -2,7 +2,10 @@
 
 package capi
 
-import "unsafe"
+import (
+	"time"
+	"unsafe"
+)
 
 // Without cgo there is no SQLite to ask. handle never returns a handle, so the
 // others are not reached; they exist to compile.
@@ -32,3 +35,15 @@ func waitProgress(unsafe.Pointer, bool)     {}
 func waitFree(unsafe.Pointer)               {}
 
 func forget(any) {}
+
+func canRun() bool                   { return false }
+func cursorExec(*Cursor, *Args) int  { return Unbound }
+func cursorQuery(*Cursor, *Args) int { return Unbound }
+func cursorRow(*Cursor)              {}
+func cursorStep(*Cursor) int         { return Unbound }
+func cursorReset(*Cursor) int        { return OK }
+func cursorName(*Cursor, int) string { return "" }
+func cursorType(*Cursor, int) string { return "" }
+
+func setStmt(any, any) bool                      { return false }
+func location(any) (loc *time.Location, ok bool) { return nil, false }

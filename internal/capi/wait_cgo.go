@@ -130,14 +130,5 @@ func waitProgress(w unsafe.Pointer, on bool) {
 func waitFree(w unsafe.Pointer) { C.free(w) }
 
 func waitMissing() []string {
-	var names []string
-	for i := C.int(0); ; i++ {
-		name := C.capi_wait_missing(i)
-		if name == nil {
-			return names
-		}
-		if s := C.GoString(name); s != "" {
-			names = append(names, s)
-		}
-	}
+	return absent(func(i C.int) *C.char { return C.capi_wait_missing(i) })
 }

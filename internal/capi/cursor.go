@@ -1,0 +1,129 @@
+package capi
+
+// Cursor runs a prepared statement: binding, the step and the columns of the row
+// are one call of C, under one lock of the connection's mutex. The driver takes a
+// call and a lock for each argument and each column.
+//
+// It needs the statement and does not own it. Like the statement it is for one
+// goroutine at a time. It must not be copied once it was used, and it must be in
+// the heap: C is given its address, and writes there while Go functions that SQL
+// calls may move a goroutine's stack.
+//
+// The calls that step or reset may run the busy handler and Go functions, and end
+// like [Stmt.Run] if one of those panics. Codes are SQLite's extended ones, see
+// https://www.sqlite.org/rescode.html.
+type Cursor struct {
+	call call
+	// row has room for the columns. Values point into the statement's memory and
+	// hold until its next step or reset.
+	row []Value
+	// known: reprepares is what the last Query saw.
+	known      bool
+	reprepares int32
+}
+
+// call is what a call of C reads and writes. It mirrors capi_call, and has no
+// pointer in Go's eyes: none of it is Go's to collect.
+type call struct {
+	stmt     uintptr
+	rowID    int64
+	changes  int64
+	columns  int32
+	reprep   int32
+	hasRow   int32
+	_padding int32
+}
+
+// Result codes that callers tell apart.
+const (
+	OK      = 0
+	Row     = 100
+	Done    = 101
+	Unbound = -1 // the arguments could not be bound, and nothing ran
+)
+
+// NewCursor returns a cursor for the statement, nil if SQLite or cgo is not there.
+func NewCursor(s Stmt) *Cursor {
+	if s.p == nil || !canRun() {
+		return nil
+	}
+	return &Cursor{call: call{stmt: uintptr(s.p)}}
+}
+
+// Exec runs the statement once to its first row or its end: Row, Done, Unbound or
+// an error. After an error it is not reset, so that the driver finds the message.
+// It is for statements without columns; what was bound is forgotten.
+func (c *Cursor) Exec(args *Args) (code int) { return cursorExec(c, args) }
+
+// RowID and Changes are what SQLite tells behind an Exec.
+//
+// https://www.sqlite.org/c3ref/last_insert_rowid.html
+// https://www.sqlite.org/c3ref/changes.html
+func (c *Cursor) RowID() int64   { return c.call.rowID }
+func (c *Cursor) Changes() int64 { return c.call.changes }
+
+// Query runs the statement to its first row or its end, as Exec does, and reads
+// the row. fresh says that names and types of the columns may differ from those of
+// the last Query: SQLite has compiled the statement again since, for a schema that
+// changed, or this is the first.
+//
+// https://www.sqlite.org/c3ref/c_stmtstatus_counter.html
+func (c *Cursor) Query(args *Args) (code int, fresh bool) {
+	code = cursorQuery(c, args)
+	n := int(c.call.columns)
+	if n > cap(c.row) {
+		c.row = make([]Value, n)
+		if code == Row {
+			cursorRow(c)
+		}
+	}
+	c.row = c.row[:n]
+	fresh = !c.known || c.reprepares != c.call.reprep
+	c.known, c.reprepares = true, c.call.reprep
+	return code, fresh
+}
+
+// Step goes on to the next row and reads it: Row, Done or an error.
+func (c *Cursor) Step() (code int) { return cursorStep(c) }
+
+// Row is the row that Query or Step read.
+func (c *Cursor) Row() []Value { return c.row }
+
+// Reset ends the run. It returns OK, or the error of a commit that failed.
+func (c *Cursor) Reset() (code int) { return cursorReset(c) }
+
+// Name returns the name of column i, Type its declared type as written, empty for
+// an expression.
+//
+// https://www.sqlite.org/c3ref/column_name.html
+// https://www.sqlite.org/c3ref/column_decltype.html
+func (c *Cursor) Name(i int) string { return cursorName(c, i) }
+
+// Type: see Name.
+func (c *Cursor) Type(i int) string { return cursorType(c, i) }
+
+// Kind is a value's fundamental type, https://www.sqlite.org/c3ref/c_blob.html.
+type Kind int32
+
+// The numbers are SQLite's.
+const (
+	Integer Kind = 1
+	Float   Kind = 2
+	Text    Kind = 3
+	Blob    Kind = 4
+	Null    Kind = 5
+)
+
+// Value is an argument or a column. It mirrors capi_value.
+type Value struct {
+	num  int64   // the integer, the bits of the float, or where an argument's bytes begin
+	at   uintptr // a column's bytes
+	kind Kind
+	n    int32 // their number
+}
+
+// Args are the arguments of a run, by position. They are used again and again.
+type Args struct {
+	values []Value
+	bytes  []byte
+}
