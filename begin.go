@@ -22,12 +22,12 @@ type txStmts struct {
 
 // txStmt is one of them.
 type txStmt struct {
-	inner  sqliteStmt // nil: not prepared
-	handle capi.Stmt  // where it can be run directly
+	inner sqliteStmt   // nil: not prepared
+	run   *capi.Cursor // where it can be run directly
 }
 
-// run executes a statement, preparing it if need be.
-func (t *txStmt) run(c *conn, ctx context.Context, sql string) error {
+// execute runs a statement, preparing it if need be.
+func (t *txStmt) execute(c *conn, ctx context.Context, sql string) error {
 	err := t.step(c, ctx, sql)
 	if c.begins.once {
 		t.close()
@@ -50,20 +50,19 @@ func (t *txStmt) step(c *conn, ctx context.Context, sql string) error {
 		// With a shared cache go-sqlite3 may be built to wait for the others, see
 		// https://www.sqlite.org/unlock_notify.html.
 		if c.gate.shared == nil {
-			t.handle = capi.OfStmt(prepared)
+			t.run = c.newCursor(capi.OfStmt(prepared))
 		}
 	}
-	if ctx.Done() == nil && t.handle.OK() {
-		if code, ok := c.txRun(t.handle); ok {
-			if code == 0 {
-				return nil
-			}
-			// Closing a statement that failed returns its error, text included.
-			if err := t.close(); err != nil {
-				return err
-			}
-			return codeError(code)
+	if ctx.Done() == nil && t.run != nil {
+		code := c.txRun(t.run)
+		if code == capi.OK {
+			return nil
 		}
+		// Closing a statement that failed returns its error, text included.
+		if err := t.close(); err != nil {
+			return err
+		}
+		return codeError(code)
 	}
 	return c.txExec(ctx, t.inner)
 }
@@ -85,7 +84,9 @@ func (t *txStmts) begin(c *conn, ctx context.Context) error {
 		_, err := c.inner.BeginTx(ctx, driver.TxOptions{})
 		return err
 	}
-	return t.beginning.run(c, ctx, t.beginSQL)
+	err := t.beginning.execute(c, ctx, t.beginSQL)
+	c.happened(t.beginning.run)
+	return err
 }
 
 // text is the BEGIN that begin ran.
@@ -94,7 +95,7 @@ func (t *txStmts) text() string { return cmp.Or(t.beginSQL, "BEGIN") }
 // commit runs COMMIT. If it fails the transaction is rolled back, as
 // go-sqlite3 does: database/sql takes it for ended.
 func (t *txStmts) commit(c *conn) error {
-	err := t.ending.run(c, context.Background(), "COMMIT")
+	err := t.ending.execute(c, context.Background(), "COMMIT")
 	if err != nil {
 		t.rollback(c)
 	}
@@ -103,7 +104,7 @@ func (t *txStmts) commit(c *conn) error {
 
 // rollback runs ROLLBACK.
 func (t *txStmts) rollback(c *conn) error {
-	return t.rollingBack.run(c, context.Background(), "ROLLBACK")
+	return t.rollingBack.execute(c, context.Background(), "ROLLBACK")
 }
 
 // dropBegin forgets BEGIN: a BEGIN IMMEDIATE that was prepared before an ATTACH

@@ -46,11 +46,10 @@ func below(t *testing.T, other *sql.DB) *sqlite3.SQLiteDriver {
 	return funcs(map[string]any{
 		"capture": func(n int64) int64 {
 			deep(int(n), func() {
-				var key callstack.Scratch
 				var pcs [1024]uintptr
 				var s *callstack.Stack
 				var m int
-				s, m = callstack.Capture(&key), runtime.Callers(1, pcs[:])
+				s, m = callstack.Capture(s), runtime.Callers(1, pcs[:])
 				got, want := frameTexts(s.PCs()), frameTexts(pcs[:m])
 				if len(got) > len(want) || !slices.Equal(got, want[:len(got)]) {
 					t.Errorf("found\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))

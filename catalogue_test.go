@@ -379,7 +379,7 @@ func walks() bool {
 
 //go:noinline
 func capturing(shown chan bool, _ int) {
-	shown <- callstack.Capture(new(callstack.Scratch)).Calls("github.com/sqlite-leakguard/sqlite-leakguard.walks.gowrap")
+	shown <- callstack.Capture(nil).Calls("github.com/sqlite-leakguard/sqlite-leakguard.walks.gowrap")
 }
 
 // bare are the patterns without a function of the program's own on the stack.

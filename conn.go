@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
@@ -32,7 +33,9 @@ type conn struct {
 	session session
 	begins  txStmts
 	texts   texts
-	args    capi.Args // of the run that begins
+	args    capi.Args     // of the run that begins
+	at      time.Duration // when the last one was over, see happened
+	skew    time.Duration // from the system's clock to the tracker's, 0 if not known
 	// busyHandler: the guard's own is installed; progress: so is its progress
 	// handler.
 	busyHandler, progress bool
@@ -369,7 +372,7 @@ func (c *conn) execEach(ctx, inner context.Context, guarded bool, query string, 
 
 // queryEach runs the statements of a text one by one and returns the rows of
 // the last.
-func (c *conn) queryEach(ctx, inner context.Context, guarded bool, query string, args []driver.NamedValue) (driver.Rows, error) {
+func (c *conn) queryEach(ctx, inner context.Context, guarded bool, query string, args []driver.NamedValue) (sqliteRows, error) {
 	for p := newParts(query, args); ; {
 		text, own, last := p.next(c)
 		c.beforePart(text)
@@ -447,7 +450,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	if restore {
 		c.wait.Default()
 	}
-	var opened driver.Rows
+	var opened sqliteRows
 	if class&(textMulti|textTx) == textMulti|textTx && c.db.OK() {
 		c.spare()
 		opened, err = c.queryEach(ctx, inner, guarded, query, args)
@@ -465,8 +468,8 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		c.rec.Executing(query)
 		return nil, c.leave(err)
 	}
-	r, err := c.openRows(ctx, guarded, opened, nil, query)
-	if err = c.leave(err); err != nil {
+	r := c.openRows(ctx, guarded, opened, nil, query)
+	if err = c.leave(nil); err != nil {
 		return nil, err
 	}
 	return r, nil

@@ -230,5 +230,5 @@ func (c *Connector) closeHandle(h handle, db capi.DB, recycled bool) error {
 // puts the connection into the pool, or hands it to somebody who waits,
 // without a word.
 func fromOpener() bool {
-	return callstack.Capture(new(callstack.Scratch)).Calls("database/sql.(*DB).openNewConnection")
+	return callstack.Capture(nil).Calls("database/sql.(*DB).openNewConnection")
 }

@@ -40,12 +40,26 @@ func (c *conn) innerExec(ctx context.Context, query string, args []driver.NamedV
 	return res, err
 }
 
-func (c *conn) innerQuery(ctx context.Context, query string, args []driver.NamedValue) (opened driver.Rows, err error) {
+func (c *conn) innerQuery(ctx context.Context, query string, args []driver.NamedValue) (rows sqliteRows, err error) {
 	ok := false
 	defer c.returned(&ok)
-	opened, err = c.inner.QueryContext(ctx, query, args)
+	opened, err := c.inner.QueryContext(ctx, query, args)
 	ok = true
-	return opened, err
+	return asRows(opened, err)
+}
+
+// asRows takes go-sqlite3's rows. With an error there are none, whatever it
+// returns.
+func asRows(opened driver.Rows, err error) (sqliteRows, error) {
+	if err != nil {
+		return nil, err
+	}
+	rows, ok := opened.(sqliteRows)
+	if !ok {
+		opened.Close()
+		return nil, lacking(opened)
+	}
+	return rows, nil
 }
 
 func (c *conn) innerPrepare(ctx context.Context, query string) (prepared driver.Stmt, err error) {
@@ -95,7 +109,7 @@ func (c *conn) textExec(ctx context.Context, t *text, args []driver.NamedValue) 
 
 // stmtQuery runs a statement to its first row. open: there are rows of an earlier
 // run.
-func (c *conn) stmtQuery(ctx context.Context, p *prepared, open bool, args []driver.NamedValue) (opened driver.Rows, err error) {
+func (c *conn) stmtQuery(ctx context.Context, p *prepared, open bool, args []driver.NamedValue) (rows sqliteRows, err error) {
 	ok := false
 	defer c.returned(&ok)
 	if k := c.direct(ctx, p, open, args); k != nil {
@@ -103,12 +117,13 @@ func (c *conn) stmtQuery(ctx context.Context, p *prepared, open bool, args []dri
 			if err != nil {
 				return nil, err
 			}
+			c.happened(k.run)
 			return k, nil
 		}
 	}
-	opened, err = p.inner.QueryContext(ctx, args)
+	opened, err := p.inner.QueryContext(ctx, args)
 	ok = true
-	return opened, err
+	return asRows(opened, err)
 }
 
 func (c *conn) rowsNext(inner sqliteRows, dest []driver.Value) (err error) {
@@ -120,12 +135,12 @@ func (c *conn) rowsNext(inner sqliteRows, dest []driver.Value) (err error) {
 }
 
 // txRun and txExec run one of the prepared BEGIN, COMMIT and ROLLBACK.
-func (c *conn) txRun(s capi.Stmt) (code int, known bool) {
+func (c *conn) txRun(run *capi.Cursor) (code int) {
 	ok := false
 	defer c.returned(&ok)
-	code, known = s.Run()
+	code = run.Run()
 	ok = true
-	return code, known
+	return code
 }
 
 func (c *conn) txExec(ctx context.Context, s sqliteStmt) (err error) {

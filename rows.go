@@ -61,12 +61,7 @@ const maxFree = 8
 
 // openRows registers what a query opened. The connection is inside the gate and
 // leaves it at once: the record stays open.
-func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, stmt *stmtState, query string) (*rows, error) {
-	inner, ok := opened.(sqliteRows)
-	if !ok {
-		opened.Close()
-		return nil, lacking(opened)
-	}
+func (c *conn) openRows(ctx context.Context, guarded bool, inner sqliteRows, stmt *stmtState, query string) *rows {
 	r := c.takeRows()
 	st := r.st
 	st.inner, st.stmt, st.err, st.tx, st.moved, st.failed, st.out = inner, stmt, nil, 0, false, false, true
@@ -88,9 +83,10 @@ func (c *conn) openRows(ctx context.Context, guarded bool, opened driver.Rows, s
 	}
 	exempt := exemption(ctx)
 	c.rec.Record()
+	c.rec.At(c.at)
 	c.rec.OpenRows(&st.res, query, exempt)
 	c.rec.TraceResource(ctx, &st.res)
-	return r, nil
+	return r
 }
 
 func (c *conn) readFirst(st *rowsState) {
@@ -100,6 +96,10 @@ func (c *conn) readFirst(st *rowsState) {
 	}
 	st.first.row = st.first.row[:n]
 	st.first.has = true
+	if k, ok := st.inner.(*runner); ok {
+		st.first.err = k.first(st.first.row) // SQLite has no part in it
+		return
+	}
 	st.first.err = c.rowsNext(st.inner, st.first.row) // taken up when it is handed out
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // prepared is a statement that go-sqlite3 prepared, and closes.
@@ -23,14 +24,15 @@ type prepared struct {
 // what go-sqlite3 returns: alike checks that. Errors are made by go-sqlite3
 // itself. A runner is the rows of its statement as well, of one run at a time.
 type runner struct {
-	run     *capi.Cursor
-	inner   sqliteStmt
-	loc     *time.Location // of times, nil for UTC
-	names   []string
-	becomes []becomes
-	// code is that of the query's step until the first Next takes it, then OK.
-	code  int
-	types sqliteRows // go-sqlite3's, for the types of the columns
+	run   *capi.Cursor
+	inner sqliteStmt
+	// code is that of the query's step until it is taken, then OK.
+	code      int
+	described bool // names and becomes are those of the columns
+	names     []string
+	becomes   []becomes
+	loc       *time.Location // of times, nil for UTC
+	types     sqliteRows     // go-sqlite3's, for the types of the columns
 }
 
 var _ sqliteRows = (*runner)(nil)
@@ -66,19 +68,49 @@ func (c *conn) direct(ctx context.Context, p *prepared, open bool, args []driver
 // cache go-sqlite3 may be built to wait for the others, see
 // https://www.sqlite.org/unlock_notify.html.
 func (c *conn) newRunner(inner sqliteStmt, handle capi.Stmt) *runner {
-	if c.gate.shared != nil || !alike() {
+	if c.gate.shared != nil {
 		return nil
 	}
-	return runnerOf(c.inner, inner, handle)
+	if !alike() {
+		c.rec.Pool().Lacks("running statements directly")
+		return nil
+	}
+	return runnerOf(c.inner, inner, c.newCursor(handle))
 }
 
-func runnerOf(conn sqliteConn, inner sqliteStmt, handle capi.Stmt) *runner {
+// runnerOf returns nil if something is missing.
+func runnerOf(conn sqliteConn, inner sqliteStmt, run *capi.Cursor) *runner {
 	loc, ok := capi.Location(conn)
-	run := capi.NewCursor(handle)
 	if !ok || run == nil {
 		return nil
 	}
 	return &runner{run: run, inner: inner, loc: loc}
+}
+
+// newCursor returns a cursor, nil without SQLite's symbols, and compares the
+// system's clock with the tracker's before the first one is used.
+func (c *conn) newCursor(handle capi.Stmt) *capi.Cursor {
+	run := capi.NewCursor(handle)
+	if run == nil || c.skew != 0 || tracker.InBubble() { // whose clock is another one
+		return run
+	}
+	if now, machine := c.rec.Pool().Tracker().Now(); machine {
+		if ns, ok := capi.Monotonic(); ok {
+			c.skew = now - time.Duration(ns)
+		}
+	}
+	return run
+}
+
+// happened takes the time of what was run and is going to be recorded: that costs
+// less than to read the clock.
+func (c *conn) happened(run *capi.Cursor) {
+	if run == nil || c.skew == 0 {
+		return
+	}
+	if ns := run.At(); ns != 0 {
+		c.at = time.Duration(ns) + c.skew
+	}
 }
 
 // exec runs the statement, which has no columns. done is false if nothing ran.
@@ -97,6 +129,9 @@ func (k *runner) exec(args *capi.Args) (res driver.Result, err error, done bool)
 // if nothing ran.
 func (k *runner) query(args *capi.Args) (err error, done bool) {
 	code, fresh := k.run.Query(args)
+	if fresh {
+		k.described = false // also when it failed
+	}
 	switch code {
 	case capi.Unbound:
 		return nil, false
@@ -104,7 +139,7 @@ func (k *runner) query(args *capi.Args) (err error, done bool) {
 	default:
 		return k.failed(code), true
 	}
-	if fresh {
+	if !k.described {
 		k.describe()
 	}
 	k.code = code
@@ -113,6 +148,7 @@ func (k *runner) query(args *capi.Args) (err error, done bool) {
 
 // describe asks for the columns. What was handed out stays as it is.
 func (k *runner) describe() {
+	k.described = true
 	n := len(k.run.Row())
 	k.names, k.becomes = make([]string, n), make([]becomes, n)
 	for i := range n {
@@ -136,21 +172,31 @@ func (k *runner) failed(code int) error {
 // Columns returns the names of the columns.
 func (k *runner) Columns() []string { return k.names }
 
-// Next reads the next row.
-func (k *runner) Next(dest []driver.Value) error {
+// first reads the row that the query has stepped to.
+func (k *runner) first(dest []driver.Value) error {
 	code := k.code
 	k.code = capi.OK
-	if code == capi.OK {
-		code = k.run.Step()
+	if code == capi.Done {
+		return io.EOF
 	}
-	switch code {
+	k.values(dest)
+	return nil
+}
+
+// Next reads the next row.
+func (k *runner) Next(dest []driver.Value) error {
+	if k.code != capi.OK {
+		return k.first(dest)
+	}
+	switch code := k.run.Step(); code {
 	case capi.Row:
 		k.values(dest)
 		return nil
 	case capi.Done:
 		return io.EOF
+	default:
+		return k.failed(code)
 	}
-	return k.failed(code)
 }
 
 // Close ends the run.

@@ -165,13 +165,15 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
 	}
 	opened, err := c.stmtQuery(inner, &st.prepared, st.last != nil, args)
-	opened, err = c.begun(ctx, guarded, st.class, st.query, opened, err)
+	if guarded || st.class != 0 || err != nil {
+		opened, err = c.begun(ctx, guarded, st.class, st.query, opened, err)
+	}
 	if err != nil {
 		c.rec.Executing(st.query)
 		return nil, c.leave(err)
 	}
-	r, err := c.openRows(ctx, guarded, opened, st, st.query)
-	if err = c.leave(err); err != nil {
+	r := c.openRows(ctx, guarded, opened, st, st.query)
+	if err = c.leave(nil); err != nil {
 		return nil, err
 	}
 	return r, nil

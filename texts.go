@@ -219,17 +219,17 @@ func (c *conn) queryText(ctx context.Context, t *text, args []driver.NamedValue)
 		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
 	}
 	opened, err := c.stmtQuery(inner, &t.prepared, false, args)
-	opened, err = c.begun(ctx, guarded, 0, t.query, opened, err)
+	if guarded || err != nil {
+		opened, err = c.begun(ctx, guarded, 0, t.query, opened, err)
+	}
 	if err != nil {
 		c.rec.Executing(t.query)
 		return nil, c.leave(err)
 	}
-	r, err := c.openRows(ctx, guarded, opened, nil, t.query)
-	if err == nil {
-		t.busy = true
-		r.st.text = t
-	}
-	if err = c.leave(err); err != nil {
+	r := c.openRows(ctx, guarded, opened, nil, t.query)
+	t.busy = true
+	r.st.text = t
+	if err = c.leave(nil); err != nil {
 		return nil, err
 	}
 	return r, nil

@@ -35,6 +35,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	}
 	switch {
 	case err == nil:
+		c.rec.At(c.at)
 		c.beginTx(ctx, c.begins.text())
 	case c.txn.open:
 		c.after(ctx, 0, "BEGIN", err) // inside a transaction begun by text

@@ -2,7 +2,6 @@ package leakguard
 
 import (
 	"context"
-	"database/sql/driver"
 	"sync"
 	"sync/atomic"
 
@@ -39,6 +38,7 @@ type watch struct {
 // and nothing must run.
 func (c *conn) arm(ctx context.Context, own int) (context.Context, bool, error) {
 	c.ops++
+	c.at = 0
 	if c.raw.Load() {
 		c.sync() // who had the connection may have begun or ended a transaction
 	}
@@ -129,7 +129,7 @@ func ended(ctx context.Context, err error) error {
 
 // begun follows a query. Its first step is done; go-sqlite3 drops its rows if
 // the context is over by then. Not those of a COMMIT, which has committed.
-func (c *conn) begun(ctx context.Context, guarded bool, class textClass, query string, opened driver.Rows, err error) (driver.Rows, error) {
+func (c *conn) begun(ctx context.Context, guarded bool, class textClass, query string, opened sqliteRows, err error) (sqliteRows, error) {
 	if guarded && err != nil {
 		err = ended(ctx, err)
 	}

@@ -144,8 +144,7 @@ func (c *Conn) Blocked(reason Reason, own bool) {
 	}
 	b := &Blame{File: c.file.Path, reason: reason}
 	if p.stacks {
-		var scratch callstack.Scratch
-		b.Stack = callstack.Capture(&scratch).PCs()
+		b.Stack = callstack.Capture(nil).PCs()
 	}
 	c.lock()
 	b.Query = c.query

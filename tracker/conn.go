@@ -35,6 +35,7 @@ type Conn struct {
 	tooHeavy, heavy atomic.Bool
 	lost            atomic.Bool            // a call never came back from SQLite: hands off
 	due             atomic.Pointer[Reason] // recycle at check-in
+	at              time.Duration          // see At; guarded by the driver's gate
 	said            string                 // query, for the owner; guarded by the driver's gate
 	first           bool                   // nothing has happened in this lease; guarded by the driver's gate
 
@@ -212,7 +213,7 @@ func (c *Conn) Executing(query string) {
 	c.Record()
 	c.query = query
 	if c.pool.stacks {
-		c.last = c.here()
+		c.last = c.here(c.last)
 	}
 	c.Recorded()
 }
@@ -296,33 +297,40 @@ func (c *Conn) open(r *Resource, query, exempt string) {
 	r.query = query
 	r.exempt = exempt
 	if c.pool.stacks {
-		r.stack = c.here()
+		r.stack = c.here(r.stack)
 		c.last = r.stack
 	}
 }
 
-// here returns the present call stack. The first thing that happens in a lease
-// has the callers that the lease has, if one operation takes the connection and
-// uses it.
-func (c *Conn) here() *callstack.Stack {
+// here returns the present call stack, which is likely to be last. The first thing
+// that happens in a lease has the callers that the lease has, if one operation
+// takes the connection and uses it.
+func (c *Conn) here(last *callstack.Stack) *callstack.Stack {
 	if c.first {
 		c.first = false
 		if c.lease.stack.InOperation() {
 			return c.lease.stack
 		}
 	}
-	var scratch callstack.Scratch
-	return callstack.Capture(&scratch)
+	return callstack.Capture(last)
 }
 
 // unknown is the opening time of a lease that nobody has asked for yet.
 const unknown = time.Duration(-1)
 
-// stamp reads the clock for r. Most leases begin with opening something, and
+// At says when what is recorded next came about, on the tracker's clock (see
+// Tracker.Now): rows, a statement or a transaction. Without it the clock is read.
+// 0 is no time. The caller holds the driver's gate.
+func (c *Conn) At(d time.Duration) { c.at = d }
+
+// stamp reads the clock for r, if it must. Most leases begin with opening something, and
 // the reading does for both; one that opens nothing is stamped by the first
 // who looks at it.
 func (c *Conn) stamp(r *Resource) {
-	r.opened = c.pool.tracker.clock.now()
+	if r.opened = c.at; r.opened == 0 {
+		r.opened = c.pool.tracker.clock.now()
+	}
+	c.at = 0
 	if c.lease.opened == unknown {
 		c.lease.opened = r.opened
 	}

@@ -90,8 +90,7 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	p.debug = p.logger != nil && p.logger.Enabled(logContext, slog.LevelDebug)
 	p.path, p.opened = cfg.Path, t.now()
 	if p.stacks {
-		var scratch callstack.Scratch
-		p.stack = callstack.Capture(&scratch)
+		p.stack = callstack.Capture(nil)
 	}
 	t.mu.Lock()
 	p.name = t.freeNameLocked(cfg.Name, cfg.Numbered)

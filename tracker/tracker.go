@@ -253,5 +253,9 @@ func (t *Tracker) Close() {
 	t.awaitClosings()
 }
 
+// Now returns the time since the tracker was made. machine says that it goes by the
+// machine's monotonic clock, not by that of a synctest bubble.
+func (t *Tracker) Now() (since time.Duration, machine bool) { return t.clock.now(), !t.bubble }
+
 // now is the tracker's time, for reports.
 func (t *Tracker) now() time.Duration { return t.clock.now() }

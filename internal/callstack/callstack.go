@@ -22,15 +22,14 @@ const (
 
 // Stack is an interned call stack. It stays valid when the table drops it.
 type Stack struct {
-	pcs     []uintptr // as runtime.Callers returns them, inlined calls included
-	key     []uintptr // what the walk returned
-	hash    uint64
-	seen    atomic.Uint32 // the epoch in which it was last captured
-	next    atomic.Pointer[Stack]
-	partial bool
-	calls   sync.Map // function name prefix to bool, see Calls
-	// operation is what InOperation found.
-	operation atomic.Uint32
+	key       []uintptr     // what the walk returned
+	seen      atomic.Uint32 // the epoch in which it was last captured
+	operation atomic.Uint32 // what InOperation found
+	hash      uint64
+	next      atomic.Pointer[Stack]
+	pcs       []uintptr // as runtime.Callers returns them, inlined calls included
+	partial   bool
+	calls     sync.Map // function name prefix to bool, see Calls
 }
 
 // PCs returns the program counters for runtime.CallersFrames, innermost call
@@ -78,26 +77,45 @@ var table struct {
 	dropped uint64
 }
 
-// Scratch is room for a walk, on the stack of the caller.
-type Scratch [MaxDepth]uintptr
-
 // Capture returns the caller's stack, from the function that calls Capture on.
-func Capture(key *Scratch) *Stack {
-	if !walkable {
-		return captureSlow(key[:runtime.Callers(2, key[:])])
+// last is the stack that was captured at this place before, or any other, or nil:
+// where the present one is the same, it is found by one comparison.
+//
+//go:noinline
+func Capture(last *Stack) *Stack {
+	if last != nil && walkable && same(&last.key[0], len(last.key), MaxDepth) {
+		last.touch(table.epoch.Load())
+		return last
 	}
-	n := frames(&key[0], MaxDepth)
-	h := hash(key[:n])
+	return capture()
+}
+
+// capture is Capture's slower half. It has room for a walk on its stack, which the
+// other need not clear.
+//
+//go:noinline
+func capture() *Stack {
+	var room [MaxDepth + 1]uintptr
+	if !walkable {
+		return captureSlow(room[:runtime.Callers(3, room[:MaxDepth])])
+	}
+	key := room[1:max(1, frames(&room[0], len(room)))] // without Capture itself
+	h := hash(key)
 	epoch := table.epoch.Load()
 	for s := table.heads[h%buckets].Load(); s != nil; s = s.next.Load() {
-		if s.hash == h && equal(s.key, key[:n]) {
-			if s.seen.Load() != epoch {
-				s.seen.Store(epoch)
-			}
+		if s.hash == h && equal(s.key, key) {
+			s.touch(epoch)
 			return s
 		}
 	}
-	return miss(key[:n], h)
+	return miss(key, h)
+}
+
+// touch notes that the stack was captured in the epoch.
+func (s *Stack) touch(epoch uint32) {
+	if s.seen.Load() != epoch {
+		s.seen.Store(epoch)
+	}
 }
 
 // miss enters a stack that was not seen before.
@@ -105,7 +123,7 @@ func Capture(key *Scratch) *Stack {
 //go:noinline
 func miss(key []uintptr, h uint64) *Stack {
 	var logical [maxLogical]uintptr
-	n := runtime.Callers(3, logical[:])
+	n := runtime.Callers(4, logical[:])
 	return enter(&Stack{
 		pcs:  join(key, logical[:n]),
 		key:  append([]uintptr(nil), key...),
@@ -155,9 +173,7 @@ func captureSlow(pcs []uintptr) *Stack {
 	h := hash(pcs)
 	for s := table.heads[h%buckets].Load(); s != nil; s = s.next.Load() {
 		if s.hash == h && equal(s.key, pcs) {
-			if epoch := table.epoch.Load(); s.seen.Load() != epoch {
-				s.seen.Store(epoch)
-			}
+			s.touch(table.epoch.Load())
 			return s
 		}
 	}

@@ -29,7 +29,7 @@ func TestCapture(t *testing.T) {
 	t.Log("walkable:", walkable)
 	var stacks []*Stack
 	for range 3 {
-		stacks = append(stacks, a(func() *Stack { return Capture(new(Scratch)) }))
+		stacks = append(stacks, a(func() *Stack { return Capture(nil) }))
 	}
 	t.Log(names(stacks[0]), stacks[0].Partial())
 	if stacks[0] != stacks[2] {
@@ -38,9 +38,15 @@ func TestCapture(t *testing.T) {
 }
 
 func BenchmarkCapture(b *testing.B) {
-	var key Scratch
-	f := func() *Stack { return Capture(&key) }
-	for b.Loop() {
-		a(f)
+	var last *Stack
+	for name, f := range map[string]func() *Stack{
+		"again": func() *Stack { last = Capture(last); return last },
+		"known": func() *Stack { return Capture(nil) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				a(f)
+			}
+		})
 	}
 }

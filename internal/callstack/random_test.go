@@ -34,7 +34,7 @@ type path struct {
 	steps []int // of kinds
 	at    int
 	rand  *rand.Rand
-	key   Scratch
+	last  *Stack // of any path
 	deep  [2]int // the physical frames and the logical ones that were found
 }
 
@@ -55,10 +55,19 @@ func (p *path) capture() {
 		return // once is enough
 	}
 	var pcs [4096]uintptr
-	for range 2 { // the second time it is known
+	last := p.last
+	for round := range 3 { // the last one is of another path, the same, none
 		var s *Stack
 		var n int
-		s, n = Capture(&p.key), runtime.Callers(1, pcs[:])
+		s, n = Capture(last), runtime.Callers(1, pcs[:])
+		if round > 0 && s != p.last {
+			p.t.Errorf("%v: not found again: %v", p, s)
+			return
+		}
+		p.last, last = s, s
+		if round == 1 {
+			last = nil
+		}
 		if err := compare(s, pcs[:n]); err != nil {
 			p.t.Errorf("%v: %v", p, err)
 			return
@@ -68,7 +77,7 @@ func (p *path) capture() {
 	if !walkable {
 		return
 	}
-	var walked Scratch
+	var walked [MaxDepth]uintptr
 	n := frames(&walked[0], MaxDepth)
 	m := runtime.Callers(1, pcs[:])
 	if err := sameOrder(walked[1:n], pcs[1:m]); err != nil { // the first is another line
@@ -492,7 +501,7 @@ func TestStatements(t *testing.T) {
 }
 
 //go:noinline
-func captureInto(stacks chan *Stack, _ int) { stacks <- Capture(new(Scratch)) }
+func captureInto(stacks chan *Stack, _ int) { stacks <- Capture(nil) }
 
 // The self-check agrees on the usual stack, and notices one on which the walk
 // finds something else: the function of a go statement, which runtime.Callers

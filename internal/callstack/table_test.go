@@ -11,26 +11,26 @@ import (
 // left or to the right at each of thirteen levels.
 
 //go:noinline
-func left(key *Scratch, way, levels int) *Stack { s := turn(key, way, levels); return s }
+func left(last *Stack, way, levels int) *Stack { s := turn(last, way, levels); return s }
 
 //go:noinline
-func right(key *Scratch, way, levels int) *Stack { s := turn(key, way, levels); return s }
+func right(last *Stack, way, levels int) *Stack { s := turn(last, way, levels); return s }
 
-func turn(key *Scratch, way, levels int) *Stack {
+func turn(last *Stack, way, levels int) *Stack {
 	if levels == 0 {
-		return Capture(key)
+		return Capture(last)
 	}
 	if way&1 == 0 {
-		return left(key, way>>1, levels-1)
+		return left(last, way>>1, levels-1)
 	}
-	return right(key, way>>1, levels-1)
+	return right(last, way>>1, levels-1)
 }
 
 // way returns the stack of one of 8192 ways, whoever asks: it is taken on a
 // goroutine of its own.
 func way(n int) *Stack {
 	s := make(chan *Stack)
-	go func() { s <- turn(new(Scratch), n, 13) }()
+	go func() { s <- turn(nil, n, 13) }()
 	return <-s
 }
 
@@ -151,14 +151,14 @@ func TestTableIsShared(t *testing.T) {
 		var wg sync.WaitGroup
 		for g := range 8 {
 			wg.Go(func() {
-				var key Scratch
+				var last *Stack
 				for i := range each {
 					n := i % few
 					if i%3 == 0 {
 						n = few + (g*each+i)%(8192-few)
 					}
-					if s := turn(&key, n, 13); ways(s) != n {
-						t.Errorf("way %d shows as %d", n, ways(s))
+					if last = turn(last, n, 13); ways(last) != n {
+						t.Errorf("way %d shows as %d", n, ways(last))
 						return
 					}
 					if i%100 == 0 {

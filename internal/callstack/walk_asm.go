@@ -12,4 +12,9 @@ package callstack
 //go:noescape
 func frames(pcs *uintptr, max int) int
 
+// same reports whether frames, called here with max, would store these n.
+//
+//go:noescape
+func same(pcs *uintptr, n, max int) bool
+
 const haveFrames = true

@@ -256,20 +256,6 @@ func (s Stmt) ResetCode() int {
 	return reset(s.p)
 }
 
-// Run steps a statement without parameters and rows, such as BEGIN, and resets
-// it, in one call. code is SQLite's result code, 0 for success; after a failure
-// the statement is not reset, so that its Close returns the error with its
-// message. ok is false, and nothing was done, when the binary lacks a function.
-// It may run the busy handler and Go hooks.
-//
-// https://www.sqlite.org/c3ref/step.html
-func (s Stmt) Run() (code int, ok bool) {
-	if s.p == nil {
-		return 0, false
-	}
-	return runOnce(s.p)
-}
-
 // ReadOnly reports whether the statement itself changes no database file. It is
 // true for BEGIN, COMMIT and ROLLBACK too, but not for BEGIN IMMEDIATE. ok is
 // false when it is not known. It takes no mutex.

@@ -159,15 +159,6 @@ static int capi_columns(sqlite3_stmt *s) {
 	return sqlite3_column_count ? sqlite3_column_count(s) : 0;
 }
 
-// capi_run leaves a statement that failed as it is, for whoever asks for the
-// error: resetting it would tell it once and forget it.
-static int capi_run(sqlite3_stmt *s) {
-	enum { ROW = 100, DONE = 101 };
-	if (!sqlite3_step || !sqlite3_reset) return -1;
-	int rc = sqlite3_step(s);
-	return rc == ROW || rc == DONE ? sqlite3_reset(s) : rc;
-}
-
 static int capi_reset(sqlite3_stmt *s) {
 	int rc = sqlite3_reset ? sqlite3_reset(s) : 0;
 	if (rc && sqlite3_db_handle && sqlite3_extended_errcode)
@@ -196,7 +187,7 @@ static capi_end capi_statement_end(sqlite3 *db, const char *sql, int n) {
 	return e;
 }
 
-// What cannot call back into Go is marked so. Not marked: capi_run and capi_reset, which may
+// What cannot call back into Go is marked so. Not marked: capi_reset, which may
 // commit and so run a Go hook, and capi_statement_end, which may run a Go
 // authorizer or virtual table.
 
@@ -351,11 +342,6 @@ func trim() { C.capi_trim() }
 func columns(stmt unsafe.Pointer) int { return int(C.capi_columns((*C.sqlite3_stmt)(stmt))) }
 
 func reset(stmt unsafe.Pointer) int { return int(C.capi_reset((*C.sqlite3_stmt)(stmt))) }
-
-func runOnce(stmt unsafe.Pointer) (code int, ok bool) {
-	code = int(C.capi_run((*C.sqlite3_stmt)(stmt)))
-	return code, code >= 0
-}
 
 func stmtReadOnly(stmt unsafe.Pointer) (readOnly, ok bool) {
 	n := C.capi_readonly((*C.sqlite3_stmt)(stmt))

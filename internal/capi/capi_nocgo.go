@@ -23,7 +23,6 @@ func releaseMemory(unsafe.Pointer)                            {}
 func trim()                                                   {}
 func columns(unsafe.Pointer) int                              { return 0 }
 func reset(unsafe.Pointer) int                                { return 0 }
-func runOnce(unsafe.Pointer) (code int, ok bool)              { return 0, false }
 func stmtReadOnly(unsafe.Pointer) (readOnly, ok bool)         { return false, false }
 func statementEnd(unsafe.Pointer, string) (int, int, bool)    { return 0, 0, false }
 func missing() []string                                       { return []string{"cgo"} }
@@ -36,14 +35,16 @@ func waitFree(unsafe.Pointer)               {}
 
 func forget(any) {}
 
-func canRun() bool                   { return false }
-func cursorExec(*Cursor, *Args) int  { return Unbound }
-func cursorQuery(*Cursor, *Args) int { return Unbound }
-func cursorRow(*Cursor)              {}
-func cursorStep(*Cursor) int         { return Unbound }
-func cursorReset(*Cursor) int        { return OK }
-func cursorName(*Cursor, int) string { return "" }
-func cursorType(*Cursor, int) string { return "" }
+func canRun() bool                      { return false }
+func (c *Cursor) exec(*Args) int        { return Unbound }
+func (c *Cursor) query(*Args) int       { return Unbound }
+func (c *Cursor) runOnce() int          { return Unbound }
+func (c *Cursor) readRow()              {}
+func (c *Cursor) step() int             { return Unbound }
+func (c *Cursor) reset() int            { return OK }
+func (c *Cursor) columnName(int) string { return "" }
+func (c *Cursor) columnType(int) string { return "" }
 
 func setStmt(any, any) bool                      { return false }
+func monotonic() (int64, bool)                   { return 0, false }
 func location(any) (loc *time.Location, ok bool) { return nil, false }

@@ -9,8 +9,7 @@ package capi
 // the heap: C is given its address, and writes there while Go functions that SQL
 // calls may move a goroutine's stack.
 //
-// The calls that step or reset may run the busy handler and Go functions, and end
-// like [Stmt.Run] if one of those panics. Codes are SQLite's extended ones, see
+// The calls that step or reset may run the busy handler and Go functions. Codes are SQLite's extended ones, see
 // https://www.sqlite.org/rescode.html.
 type Cursor struct {
 	call call
@@ -25,13 +24,12 @@ type Cursor struct {
 // call is what a call of C reads and writes. It mirrors capi_call, and has no
 // pointer in Go's eyes: none of it is Go's to collect.
 type call struct {
-	stmt     uintptr
-	rowID    int64
-	changes  int64
-	columns  int32
-	reprep   int32
-	hasRow   int32
-	_padding int32
+	stmt    uintptr
+	rowID   int64
+	changes int64
+	at      int64
+	columns int32
+	reprep  int32
 }
 
 // Result codes that callers tell apart.
@@ -53,7 +51,25 @@ func NewCursor(s Stmt) *Cursor {
 // Exec runs the statement once to its first row or its end: Row, Done, Unbound or
 // an error. After an error it is not reset, so that the driver finds the message.
 // It is for statements without columns; what was bound is forgotten.
-func (c *Cursor) Exec(args *Args) (code int) { return cursorExec(c, args) }
+func (c *Cursor) Exec(args *Args) (code int) { return c.exec(args) }
+
+// Run runs a statement without parameters and rows, such as BEGIN, and resets it:
+// OK or an error. After an error it is not reset, so that the driver's Close returns
+// that with its message.
+//
+// https://www.sqlite.org/c3ref/step.html
+func (c *Cursor) Run() (code int) { return c.runOnce() }
+
+// At is when the last Query or Run was over, in nanoseconds on the clock of
+// [Monotonic] and up to 10 ms early; 0 if it is not known. Reading that clock costs
+// next to nothing where a precise one costs more than a call of C.
+//
+// https://man7.org/linux/man-pages/man2/clock_gettime.2.html
+func (c *Cursor) At() int64 { return c.call.at }
+
+// Monotonic reads the system's monotonic clock, which [Cursor.At] reads with less
+// precision; ok is false where that cannot be done.
+func Monotonic() (ns int64, ok bool) { return monotonic() }
 
 // RowID and Changes are what SQLite tells behind an Exec.
 //
@@ -69,38 +85,45 @@ func (c *Cursor) Changes() int64 { return c.call.changes }
 //
 // https://www.sqlite.org/c3ref/c_stmtstatus_counter.html
 func (c *Cursor) Query(args *Args) (code int, fresh bool) {
-	code = cursorQuery(c, args)
+	code = c.query(args)
+	if !c.known || c.reprepares != c.call.reprep || len(c.row) != int(c.call.columns) {
+		c.renew(code)
+		return code, true
+	}
+	return code, false
+}
+
+// renew follows a Query whose columns may be others than before.
+func (c *Cursor) renew(code int) {
+	c.known, c.reprepares = true, c.call.reprep
 	n := int(c.call.columns)
 	if n > cap(c.row) {
 		c.row = make([]Value, n)
 		if code == Row {
-			cursorRow(c)
+			c.readRow()
 		}
 	}
 	c.row = c.row[:n]
-	fresh = !c.known || c.reprepares != c.call.reprep
-	c.known, c.reprepares = true, c.call.reprep
-	return code, fresh
 }
 
 // Step goes on to the next row and reads it: Row, Done or an error.
-func (c *Cursor) Step() (code int) { return cursorStep(c) }
+func (c *Cursor) Step() (code int) { return c.step() }
 
 // Row is the row that Query or Step read.
 func (c *Cursor) Row() []Value { return c.row }
 
 // Reset ends the run. It returns OK, or the error of a commit that failed.
-func (c *Cursor) Reset() (code int) { return cursorReset(c) }
+func (c *Cursor) Reset() (code int) { return c.reset() }
 
 // Name returns the name of column i, Type its declared type as written, empty for
 // an expression.
 //
 // https://www.sqlite.org/c3ref/column_name.html
 // https://www.sqlite.org/c3ref/column_decltype.html
-func (c *Cursor) Name(i int) string { return cursorName(c, i) }
+func (c *Cursor) Name(i int) string { return c.columnName(i) }
 
 // Type: see Name.
-func (c *Cursor) Type(i int) string { return cursorType(c, i) }
+func (c *Cursor) Type(i int) string { return c.columnType(i) }
 
 // Kind is a value's fundamental type, https://www.sqlite.org/c3ref/c_blob.html.
 type Kind int32

@@ -5,6 +5,7 @@ package capi
 /*
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #define WEAK __attribute__((weak))
 typedef struct sqlite3 sqlite3;
@@ -59,7 +60,7 @@ static const char *capi_cursor_missing(int i) {
 
 // These two mirror Go's.
 typedef struct { int64_t num; uintptr_t at; int32_t kind, n; } capi_value;
-typedef struct { uintptr_t stmt; int64_t row_id, changes; int32_t columns, reprepares, has_row, padding; } capi_call;
+typedef struct { uintptr_t stmt; int64_t row_id, changes, at; int32_t columns, reprepares; } capi_call;
 
 enum { ROW = 100, DONE = 101, INTEGER = 1, FLOAT = 2, TEXT = 3, BLOB = 4, UTF8 = 1, REPREPARES = 5 };
 
@@ -125,6 +126,24 @@ static void capi_row(sqlite3_stmt *s, capi_value *row, int n) {
 	}
 }
 
+// capi_monotonic and capi_coarse are one clock; the second lags behind by up to a
+// tick of the system.
+#ifdef CLOCK_MONOTONIC_COARSE
+static int64_t capi_clock(clockid_t id) {
+	struct timespec t;
+	return clock_gettime(id, &t) ? 0 : (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+static int64_t capi_monotonic(void) {
+	struct timespec tick;
+	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) || tick.tv_sec || tick.tv_nsec > 10000000) return 0;
+	return capi_clock(CLOCK_MONOTONIC);
+}
+static int64_t capi_coarse(void) { return capi_clock(CLOCK_MONOTONIC_COARSE); }
+#else
+static int64_t capi_monotonic(void) { return 0; }
+static int64_t capi_coarse(void) { return 0; }
+#endif
+
 static int capi_failed(sqlite3 *db, int rc) {
 	int extended = sqlite3_extended_errcode(db);
 	return (extended & 0xff) == (rc & 0xff) ? extended : rc;
@@ -149,6 +168,19 @@ static int capi_cursor_exec(uintptr_t call, uintptr_t args, int n, uintptr_t byt
 	return rc;
 }
 
+static int capi_cursor_run(uintptr_t call) {
+	capi_call *c = (capi_call *)call;
+	sqlite3_stmt *s = (sqlite3_stmt *)c->stmt;
+	sqlite3 *db = sqlite3_db_handle(s);
+	sqlite3_mutex *m = capi_enter(db);
+	int rc = sqlite3_step(s);
+	if (rc == ROW || rc == DONE) rc = sqlite3_reset(s);
+	if (rc) rc = capi_failed(db, rc);
+	c->at = capi_coarse();
+	capi_leave(m);
+	return rc;
+}
+
 static int capi_cursor_query(uintptr_t call, uintptr_t args, int n, uintptr_t bytes, uintptr_t row, int room) {
 	capi_call *c = (capi_call *)call;
 	sqlite3_stmt *s = (sqlite3_stmt *)c->stmt;
@@ -166,6 +198,7 @@ static int capi_cursor_query(uintptr_t call, uintptr_t args, int n, uintptr_t by
 		} else if (rc != DONE) {
 			rc = capi_failed(db, rc);
 		}
+		c->at = capi_coarse();
 	}
 	capi_leave(m);
 	return rc;
@@ -206,6 +239,8 @@ static const char *capi_cursor_type(uintptr_t stmt, int i) {
 
 #cgo noescape capi_cursor_missing
 #cgo nocallback capi_cursor_missing
+#cgo noescape capi_monotonic
+#cgo nocallback capi_monotonic
 #cgo noescape capi_cursor_row
 #cgo nocallback capi_cursor_row
 #cgo noescape capi_cursor_name
@@ -243,7 +278,7 @@ func (a *Args) addresses() (values C.uintptr_t, n C.int, bytes C.uintptr_t) {
 	return values, C.int(len(a.values)), bytes
 }
 
-func cursorExec(c *Cursor, a *Args) int {
+func (c *Cursor) exec(a *Args) int {
 	values, n, bytes := a.addresses()
 	code := C.capi_cursor_exec(addressOf(&c.call), values, n, bytes)
 	runtime.KeepAlive(c)
@@ -251,7 +286,13 @@ func cursorExec(c *Cursor, a *Args) int {
 	return int(code)
 }
 
-func cursorQuery(c *Cursor, a *Args) int {
+func (c *Cursor) runOnce() int {
+	code := C.capi_cursor_run(addressOf(&c.call))
+	runtime.KeepAlive(c)
+	return int(code)
+}
+
+func (c *Cursor) query(a *Args) int {
 	values, n, bytes := a.addresses()
 	code := C.capi_cursor_query(addressOf(&c.call), values, n, bytes, addressOf(unsafe.SliceData(c.row)), C.int(cap(c.row)))
 	runtime.KeepAlive(c)
@@ -259,25 +300,30 @@ func cursorQuery(c *Cursor, a *Args) int {
 	return int(code)
 }
 
-func cursorRow(c *Cursor) {
+func (c *Cursor) readRow() {
 	C.capi_cursor_row(addressOf(&c.call), addressOf(unsafe.SliceData(c.row)))
 	runtime.KeepAlive(c)
 }
 
-func cursorStep(c *Cursor) int {
+func (c *Cursor) step() int {
 	code := C.capi_cursor_step(C.uintptr_t(c.call.stmt), addressOf(unsafe.SliceData(c.row)), C.int(len(c.row)))
 	runtime.KeepAlive(c)
 	return int(code)
 }
 
-func cursorReset(c *Cursor) int { return int(C.capi_cursor_reset(C.uintptr_t(c.call.stmt))) }
+func (c *Cursor) reset() int { return int(C.capi_cursor_reset(C.uintptr_t(c.call.stmt))) }
 
-func cursorName(c *Cursor, i int) string {
+func (c *Cursor) columnName(i int) string {
 	return C.GoString(C.capi_cursor_name(C.uintptr_t(c.call.stmt), C.int(i)))
 }
 
-func cursorType(c *Cursor, i int) string {
+func (c *Cursor) columnType(i int) string {
 	return C.GoString(C.capi_cursor_type(C.uintptr_t(c.call.stmt), C.int(i)))
+}
+
+func monotonic() (int64, bool) {
+	ns := int64(C.capi_monotonic())
+	return ns, ns != 0
 }
 
 // canRun reports whether the binary has all that a Cursor needs.
