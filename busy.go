@@ -16,14 +16,17 @@ import (
 // timeout that it has: go-sqlite3's from the DSN, or what ConnectHook made of
 // it. A timeout of 0 is no handler or somebody else's, and stays.
 func (c *conn) startWaiting() {
-	if c.wait = capi.NewWait(c.db); !c.wait.OK() {
-		return
+	d, timeout := c.connector.sqlite, c.connector.traits.busyTimeout
+	if d.ConnectHook != nil || len(d.Extensions) > 0 {
+		timeout = 0
 	}
-	if d := c.connector.sqlite; d.ConnectHook == nil && len(d.Extensions) == 0 {
-		c.ownBusy(c.connector.traits.busyTimeout)
-		return
+	switch c.wait = capi.NewWait(c.db, timeout); {
+	case !c.wait.OK():
+	case timeout > 0:
+		c.busyHandler = true
+	case d.ConnectHook != nil || len(d.Extensions) > 0:
+		c.installBusy()
 	}
-	c.installBusy()
 }
 
 // installBusy reads the timeout that SQLite's own handler has and takes over.

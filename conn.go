@@ -43,6 +43,8 @@ type conn struct {
 	discard bool
 	// closed: Close was called.
 	closed bool
+	// forgotten: see forgetConn. Guarded by Connector.mu.
+	forgotten bool
 	// recycled: IsValid gave it up for a limit, Close is next.
 	recycled bool
 	// raw: the real connection was handed out in this lease.

@@ -26,11 +26,13 @@ type Connector struct {
 	traits traits
 
 	mu     sync.Mutex
-	conns  map[weak.Pointer[conn]]struct{} // open ones
-	open   int                             // SQLite handles of this pool that its connections use
-	linger *handle                         // a recycled one that waits for its successor
+	open   int     // SQLite handles of this pool that its connections use
+	linger *handle // a recycled one that waits for its successor
 	closed bool
 }
+
+// plain is the driver of those who bring none.
+var plain = &sqlite3.SQLiteDriver{}
 
 // NewConnector registers a pool for the configuration. It opens nothing; an
 // error names the field that cannot be used.
@@ -41,7 +43,7 @@ func NewConnector(cfg Config) (*Connector, error) {
 	}
 	c := &Connector{cfg: cfg, driver: &Driver{}, sqlite: cfg.SQLite, traits: traitsOf(cfg.DSN)}
 	if c.sqlite == nil {
-		c.sqlite = &sqlite3.SQLiteDriver{}
+		c.sqlite = plain
 	}
 	if cfg.Mode == tracker.Off {
 		return c, nil
@@ -126,7 +128,9 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	n.rec.TraceLease(ctx)
 	n.rec.OpenedIn(took)
 	n.gate.word = n.rec.Word()
-	n.gate.share(c.traits.cacheGate(inner.GetFilename("main")))
+	if c.traits.shared {
+		n.gate.share(c.traits.cacheGate(n.filename()))
+	}
 	n.begins.once = c.sqlite.ConnectHook != nil || len(c.sqlite.Extensions) > 0
 	n.texts.on = !c.traits.keepsTexts && n.gate.shared == nil && !n.begins.once
 	n.session.start(n)
@@ -136,10 +140,6 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	c.mu.Lock()
 	c.open++
-	if c.conns == nil {
-		c.conns = make(map[weak.Pointer[conn]]struct{})
-	}
-	c.conns[weak.Make(n)] = struct{}{}
 	linger := c.linger
 	c.linger = nil
 	c.mu.Unlock()
@@ -154,13 +154,17 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 // Close ends the pool. database/sql calls it from sql.DB.Close, after it has
 // closed the idle connections. Connections that are still leased stay watched.
 func (c *Connector) Close() error {
+	var open []tracker.Control
+	if c.pool != nil {
+		open = c.pool.Controls()
+	}
 	c.mu.Lock()
 	linger := c.linger
 	c.linger, c.closed = nil, true
 	// Nothing of database/sql holds what is still leased from here on. It stays
 	// watched until it is closed or reaped; collected, it would keep its locks.
-	for w := range c.conns {
-		if n := w.Value(); n != nil {
+	for _, k := range open {
+		if n := k.(control).conn.Value(); n != nil && !n.forgotten {
 			orphans.Store(n, struct{}{})
 		}
 	}
@@ -179,13 +183,16 @@ func (c *Connector) Close() error {
 // orphans holds the connections that are leased while their pool is closed.
 var orphans sync.Map // of *conn
 
-// forgetConn takes a connection that is closed from the lists.
+// forgetConn says that a connection is closed: it is no orphan, nor becomes one.
 func (n *conn) forgetConn() {
 	c := n.connector
 	c.mu.Lock()
-	delete(c.conns, weak.Make(n))
+	n.forgotten = true
+	closed := c.closed
 	c.mu.Unlock()
-	orphans.Delete(n)
+	if closed {
+		orphans.Delete(n)
+	}
 }
 
 // handle is an open SQLite handle without its connection, and what only it uses.

@@ -223,6 +223,9 @@ func dsnCut(dsn string) (head, query, fragment string, hasQuery bool) {
 // dsnSplit takes the guard's segments out of a DSN and leaves every other one
 // as it is written. An error names the key but has no prefix yet.
 func dsnSplit(dsn string) (rest string, ours []dsnSetting, err error) {
+	if !strings.Contains(dsn, dsnPrefix) && strings.IndexByte(dsn, '%') < 0 {
+		return dsn, nil, nil // there is none, nor an escape that could hide one
+	}
 	head, query, fragment, hasQuery := dsnCut(dsn)
 	if strings.HasPrefix(dsn, "file:") {
 		// Behind the number sign our keys are lost on SQLite's reading and

@@ -8,5 +8,21 @@ import (
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
-// identify says which file a path led to, by the path alone.
-func identify(path string, _ os.FileInfo) tracker.File { return tracker.File{Path: path} }
+// fileID says which file a path led to, for comparing.
+type fileID struct{ info os.FileInfo }
+
+func identify(path string) fileID {
+	info, _ := os.Stat(path)
+	return fileID{info}
+}
+
+func (f fileID) known() bool { return f.info != nil }
+
+func (f fileID) same(other fileID) bool {
+	return f.known() && other.known() && os.SameFile(f.info, other.info)
+}
+
+// describe names the file by its path alone.
+func (f fileID) describe(path, cache string) tracker.File {
+	return tracker.File{Path: path, Cache: cache}
+}

@@ -3,19 +3,30 @@
 package leakguard
 
 import (
-	"os"
 	"syscall"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
-// identify says which file a path led to; info may be nil.
-func identify(path string, info os.FileInfo) tracker.File {
-	f := tracker.File{Path: path}
-	if info != nil {
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			f.Device, f.Inode = uint64(st.Dev), uint64(st.Ino)
+// fileID says which file a path led to: device and inode, 0 if that is not known.
+type fileID struct{ device, inode uint64 }
+
+func identify(path string) fileID {
+	var st syscall.Stat_t
+	for {
+		switch err := syscall.Stat(path, &st); err {
+		case nil:
+			return fileID{uint64(st.Dev), uint64(st.Ino)}
+		case syscall.EINTR: // some network file systems return it
+		default:
+			return fileID{}
 		}
 	}
-	return f
+}
+
+func (f fileID) known() bool            { return f != fileID{} }
+func (f fileID) same(other fileID) bool { return f.known() && f == other }
+
+func (f fileID) describe(path, cache string) tracker.File {
+	return tracker.File{Path: path, Device: f.device, Inode: f.inode, Cache: cache}
 }

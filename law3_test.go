@@ -294,7 +294,7 @@ func TestUnknownStateIsKept(t *testing.T) {
 	if why := c.session.verify(c); why != "a database is attached" {
 		t.Errorf("the question failed: %q", why)
 	}
-	c.session.attach, c.session.file = false, nil
+	c.session.attach, c.session.file = false, fileID{}
 	if why := c.session.verify(c); why != "its file could not be examined" {
 		t.Errorf("no file: %q", why)
 	}

@@ -3,7 +3,6 @@ package leakguard
 import (
 	"context"
 	"database/sql/driver"
-	"os"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
@@ -20,13 +19,13 @@ type session struct {
 	attach, temp bool
 
 	path string
-	file os.FileInfo // what path led to at open, nil if unknown
+	file fileID // what path led to at open
 }
 
 // start looks at the fresh connection.
 func (s *session) start(c *conn) {
 	t := c.connector.traits
-	filename := c.inner.GetFilename("main")
+	filename := c.filename()
 	switch {
 	case t.memory || filename == "":
 		s.forever = "in-memory or temporary database: closing it would destroy the data"
@@ -35,23 +34,25 @@ func (s *session) start(c *conn) {
 	case t.vfs != "" && t.vfs != "unix" && t.vfs != "win32":
 		s.forever = "vfs=" + t.vfs + ": what closing means there is not known"
 	default:
-		s.path = filename
-		s.file, _ = os.Stat(filename)
-		f := identify(filename, s.file)
-		f.Cache = c.gate.cache()
-		c.rec.OpenedFile(f)
+		s.path, s.file = filename, identify(filename)
+		c.rec.OpenedFile(s.file.describe(filename, c.gate.cache()))
 		return
 	}
 	switch {
 	case t.memory: // a name that is not a file's
 		c.rec.OpenedFile(tracker.File{Cache: c.gate.cache()})
 	case filename != "":
-		info, _ := os.Stat(filename)
-		f := identify(filename, info)
-		f.Cache = c.gate.cache()
-		c.rec.OpenedFile(f)
+		c.rec.OpenedFile(identify(filename).describe(filename, c.gate.cache()))
 	}
 	c.rec.Keep(s.forever)
+}
+
+// filename returns the path of the main database, empty for one in memory.
+func (c *conn) filename() string {
+	if path, ok := c.db.Filename(); ok {
+		return path
+	}
+	return c.inner.GetFilename("main")
 }
 
 // note takes up what a text that passed may have left.
@@ -87,10 +88,10 @@ func (s *session) verify(c *conn) string {
 		return "a database is attached"
 	case s.temp && c.count("SELECT count(*) FROM temp.sqlite_schema") != 0:
 		return "it has temporary objects"
-	case s.file == nil:
+	case !s.file.known():
 		return "its file could not be examined"
 	}
-	if now, err := os.Stat(s.path); err != nil || !os.SameFile(now, s.file) {
+	if !identify(s.path).same(s.file) {
 		return "its path leads to another file by now"
 	}
 	s.attach, s.temp = false, false

@@ -35,9 +35,14 @@ const (
 
 // texts are the statements kept of a connection. Guarded by the gate.
 type texts struct {
-	on     bool
-	list   []*text          // the more often used ones in front
-	hashes [maxTexts]uint32 // theirs
+	on   bool
+	list []*text // the more often used ones in front
+	*textHashes
+}
+
+// textHashes come with the first text: many connections are opened and run none.
+type textHashes struct {
+	hashes [maxTexts]uint32 // of the list
 	// seen has a hash of texts that came once, each at the place that its hash
 	// gives it: a text that never comes again costs no more than that.
 	seen [seenTexts]uint32
@@ -65,6 +70,9 @@ func (c *conn) findText(query string, args []driver.NamedValue) (t *text, again 
 	}
 	if len(query) > maxTextLen {
 		return nil, false
+	}
+	if ts.textHashes == nil {
+		ts.textHashes = new(textHashes)
 	}
 	h := maphash.String(textSeed, query)
 	short := uint32(h >> 32)
@@ -172,7 +180,7 @@ func (ts *texts) drop() {
 func (ts *texts) stop() {
 	ts.on = false
 	ts.drop()
-	ts.list = nil
+	ts.list, ts.textHashes = nil, nil
 }
 
 // free takes the rows off a statement.

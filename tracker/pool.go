@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,7 +112,7 @@ func (t *Tracker) freeNameLocked(name string, numbered bool) string {
 		return name
 	}
 	for i := t.lastNumber[name] + 1; ; i++ {
-		try := fmt.Sprintf("%s-%d", name, i)
+		try := name + "-" + strconv.Itoa(i)
 		if _, taken := t.pools[try]; !taken {
 			t.numberedLocked(name, i)
 			return try
@@ -176,6 +177,23 @@ func (p *Pool) Close() {
 	t.reaper.await()
 	t.monitor.await()
 	t.awaitClosings()
+}
+
+// Controls returns what Register was given for the pool's open connections.
+func (p *Pool) Controls() []Control {
+	t := p.tracker
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p.open == 0 {
+		return nil
+	}
+	var controls []Control
+	for _, c := range t.conns {
+		if c.pool == p {
+			controls = append(controls, c.control)
+		}
+	}
+	return controls
 }
 
 // Records returns what is known of the pool's open connections.

@@ -23,22 +23,21 @@ func (t *Tracker) countPoolsLocked(p *Pool) {
 	if p.path == "" {
 		return
 	}
-	var same []*Pool
-	var limit int64
+	var n, limit int64
 	for _, o := range t.pools {
 		if o.path != p.path || o.closed {
 			continue
 		}
-		same = append(same, o)
+		n++
 		if l := o.policy.Load().MaxPools; l > 0 && (limit == 0 || l < limit) {
 			limit = l
 		}
 	}
-	over := limit > 0 && int64(len(same)) >= limit
+	over := limit > 0 && n >= limit
 	known, told := t.tooMany[p.path]
 	switch {
 	case over && !told:
-		l, most := t.poolLeak(same)
+		l, most := t.poolLeak(p.path)
 		if t.tooMany == nil {
 			t.tooMany = make(map[string]crowd)
 		}
@@ -50,11 +49,16 @@ func (t *Tracker) countPoolsLocked(p *Pool) {
 	}
 }
 
-// poolLeak describes the pools by the place that opened most of them.
-func (t *Tracker) poolLeak(same []*Pool) (l *Leak, most *Pool) {
+// poolLeak describes the open pools of a file by the place that opened most of
+// them.
+func (t *Tracker) poolLeak(path string) (l *Leak, most *Pool) {
+	var same []*Pool
 	count := make(map[*callstack.Stack]int)
-	for _, p := range same {
-		count[p.stack]++
+	for _, p := range t.pools {
+		if p.path == path && !p.closed {
+			same = append(same, p)
+			count[p.stack]++
+		}
 	}
 	most = slices.MaxFunc(same, func(a, b *Pool) int {
 		return cmp.Or(cmp.Compare(count[a.stack], count[b.stack]), cmp.Compare(b.opened, a.opened))

@@ -93,6 +93,17 @@ func (d DB) Autocommit() (on, ok bool) {
 	return autocommit(d.p)
 }
 
+// Filename returns the absolute path of the main database's file, empty for one in
+// memory. ok is false when it is not known.
+//
+// https://www.sqlite.org/c3ref/db_filename.html
+func (d DB) Filename() (path string, ok bool) {
+	if d.p == nil {
+		return "", false
+	}
+	return filename(d.p)
+}
+
 // TxnState is how far a connection's transaction has gone.
 type TxnState int
 

@@ -23,6 +23,7 @@ typedef struct sqlite3_mutex sqlite3_mutex;
 
 extern WEAK void sqlite3_interrupt(sqlite3*);             // c3ref/interrupt.html
 extern WEAK int sqlite3_get_autocommit(sqlite3*);         // c3ref/get_autocommit.html
+extern WEAK const char *sqlite3_db_filename(sqlite3*, const char*); // c3ref/db_filename.html
 extern WEAK int sqlite3_txn_state(sqlite3*, const char*); // c3ref/txn_state.html
 extern WEAK sqlite3_stmt *sqlite3_next_stmt(sqlite3*, sqlite3_stmt*); // c3ref/next_stmt.html
 extern WEAK int sqlite3_stmt_busy(sqlite3_stmt*);         // c3ref/stmt_busy.html
@@ -48,7 +49,7 @@ extern WEAK int sqlite3_finalize(sqlite3_stmt*);          // c3ref/finalize.html
 static const char *capi_missing(int i) {
 	#define FN(f) { #f, (void (*)(void))f }
 	static const struct { const char *name; void (*fn)(void); } fns[] = {
-		FN(sqlite3_interrupt), FN(sqlite3_get_autocommit), FN(sqlite3_txn_state),
+		FN(sqlite3_interrupt), FN(sqlite3_get_autocommit), FN(sqlite3_db_filename), FN(sqlite3_txn_state),
 		FN(sqlite3_next_stmt), FN(sqlite3_stmt_busy), FN(sqlite3_sql),
 		FN(sqlite3_db_status), FN(sqlite3_memory_used), FN(sqlite3_db_release_memory), FN(sqlite3_db_mutex),
 		FN(sqlite3_mutex_enter), FN(sqlite3_mutex_leave), FN(sqlite3_column_count),
@@ -81,6 +82,17 @@ static void capi_interrupt(sqlite3 *db) {
 
 static int capi_autocommit(sqlite3 *db) {
 	return sqlite3_get_autocommit ? sqlite3_get_autocommit(db) != 0 : -1;
+}
+
+typedef struct { int ok; const char *path; } capi_path;
+
+static capi_path capi_filename(sqlite3 *db) {
+	capi_path f = {0, NULL};
+	if (sqlite3_db_filename) {
+		f.ok = 1;
+		f.path = sqlite3_db_filename(db, "main");
+	}
+	return f;
 }
 
 static int capi_txn_state(sqlite3 *db) {
@@ -195,6 +207,8 @@ static capi_end capi_statement_end(sqlite3 *db, const char *sql, int n) {
 #cgo nocallback capi_interrupt
 #cgo noescape capi_autocommit
 #cgo nocallback capi_autocommit
+#cgo noescape capi_filename
+#cgo nocallback capi_filename
 #cgo noescape capi_txn_state
 #cgo nocallback capi_txn_state
 #cgo noescape capi_open_statements
@@ -292,6 +306,11 @@ func interrupt(db unsafe.Pointer) { C.capi_interrupt((*C.sqlite3)(db)) }
 func autocommit(db unsafe.Pointer) (on, ok bool) {
 	n := C.capi_autocommit((*C.sqlite3)(db))
 	return n > 0, n >= 0
+}
+
+func filename(db unsafe.Pointer) (path string, ok bool) {
+	f := C.capi_filename((*C.sqlite3)(db))
+	return C.GoString(f.path), f.ok != 0
 }
 
 // SQLite's SQLITE_TXN_NONE, _READ and _WRITE are 0, 1 and 2.

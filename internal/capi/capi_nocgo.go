@@ -20,6 +20,7 @@ func busySQL(unsafe.Pointer) (string, bool)                   { return "", false
 func memory(unsafe.Pointer, bool) (int64, bool)               { return 0, false }
 func memoryUsed() (int64, bool)                               { return 0, false }
 func releaseMemory(unsafe.Pointer)                            {}
+func filename(unsafe.Pointer) (string, bool)                  { return "", false }
 func trim()                                                   {}
 func columns(unsafe.Pointer) int                              { return 0 }
 func reset(unsafe.Pointer) int                                { return 0 }
@@ -27,11 +28,11 @@ func stmtReadOnly(unsafe.Pointer) (readOnly, ok bool)         { return false, fa
 func statementEnd(unsafe.Pointer, string) (int, int, bool)    { return 0, 0, false }
 func missing() []string                                       { return []string{"cgo"} }
 
-func newWait(unsafe.Pointer) unsafe.Pointer { return nil }
-func waitBusy(unsafe.Pointer, int)          {}
-func waitDefault(unsafe.Pointer)            {}
-func waitProgress(unsafe.Pointer, bool)     {}
-func waitFree(unsafe.Pointer)               {}
+func newWait(unsafe.Pointer, int) unsafe.Pointer { return nil }
+func waitBusy(unsafe.Pointer, int)               {}
+func waitDefault(unsafe.Pointer)                 {}
+func waitProgress(unsafe.Pointer, bool)          {}
+func waitFree(unsafe.Pointer)                    {}
 
 func forget(any) {}
 

@@ -13,12 +13,13 @@ import (
 type Wait struct{ p unsafe.Pointer }
 
 // NewWait returns a flag for the connection, the zero Wait if SQLite or cgo is
-// not there. Free it after the connection was closed.
-func NewWait(d DB) Wait {
+// not there. Free it after the connection was closed. With a timeout it does what
+// Busy does.
+func NewWait(d DB, timeout time.Duration) Wait {
 	if d.p == nil {
 		return Wait{}
 	}
-	return Wait{newWait(d.p)}
+	return Wait{newWait(d.p, int(max(timeout, 0).Milliseconds()))}
 }
 
 // OK reports whether there is a flag.

@@ -66,17 +66,19 @@ static int capi_progress(void *p) {
 	return __atomic_load_n(&((capi_wait *)p)->stop, __ATOMIC_ACQUIRE) != 0;
 }
 
-static void *capi_wait_new(sqlite3 *db) {
-	if (!sqlite3_busy_handler || !sqlite3_busy_timeout || !sqlite3_progress_handler) return NULL;
-	capi_wait *w = calloc(1, sizeof *w);
-	if (w) w->db = db;
-	return w;
-}
-
 static void capi_wait_busy(void *p, int ms) {
 	capi_wait *w = p;
 	w->timeout = ms;
 	sqlite3_busy_handler(w->db, capi_busy, w);
+}
+
+static void *capi_wait_new(sqlite3 *db, int ms) {
+	if (!sqlite3_busy_handler || !sqlite3_busy_timeout || !sqlite3_progress_handler) return NULL;
+	capi_wait *w = calloc(1, sizeof *w);
+	if (!w) return NULL;
+	w->db = db;
+	if (ms) capi_wait_busy(w, ms);
+	return w;
 }
 
 static void capi_wait_default(void *p) {
@@ -113,7 +115,9 @@ import "C"
 
 import "unsafe"
 
-func newWait(db unsafe.Pointer) unsafe.Pointer { return C.capi_wait_new((*C.sqlite3)(db)) }
+func newWait(db unsafe.Pointer, ms int) unsafe.Pointer {
+	return C.capi_wait_new((*C.sqlite3)(db), C.int(ms))
+}
 
 func waitBusy(w unsafe.Pointer, ms int) { C.capi_wait_busy(w, C.int(ms)) }
 
