@@ -767,7 +767,7 @@ const diffEndless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FRO
 // diffScenarios are the programs. What they share: a table t (a INTEGER PRIMARY
 // KEY, b TEXT) where they need one.
 var diffScenarios = slices.Concat(
-	diffStatements, diffTexts, diffRepeated, diffErrors, diffLocks, diffContexts, diffRows,
+	diffStatements, diffTexts, diffRepeated, diffDirect, diffErrors, diffLocks, diffContexts, diffRows,
 	diffTransactions, diffTextTransactions, diffSchema, diffConns, diffDSNs, diffPools,
 )
 

@@ -36,7 +36,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	switch {
 	case err == nil:
 		c.rec.At(c.at)
-		c.beginTx(ctx, c.begins.text())
+		c.beganTx(ctx, c.begins.text())
 	case c.txn.open:
 		c.after(ctx, 0, "BEGIN", err) // inside a transaction begun by text
 	case !c.inner.AutoCommit():
@@ -116,7 +116,7 @@ func (t *tx) end(err error) error {
 		}
 	}
 	if c.txn.open {
-		c.endTx()
+		c.endedTx()
 	}
 	return err
 }

@@ -140,19 +140,33 @@ func (t *txn) depth(name string) int {
 }
 
 func (c *conn) beginTx(ctx context.Context, query string) {
+	c.beganTx(ctx, query)
+	c.rec.Recorded()
+}
+
+// beganTx is beginTx for an operation that leaves the gate at once: the record
+// stays open.
+func (c *conn) beganTx(ctx context.Context, query string) {
 	c.txn.open, c.txn.outer = true, false
 	c.txn.savepoints = c.txn.savepoints[:0]
-	c.txn.id = c.rec.BeginTx(query, exemption(ctx))
+	c.txn.id = c.rec.BeganTx(query, exemption(ctx))
 	c.rec.TraceTx(ctx)
 	c.current.Store(c.txn.id)
 	c.txn.lease = c.lease
 }
 
 func (c *conn) endTx() {
+	c.endedTx()
+	c.rec.Recorded()
+}
+
+// endedTx is endTx for an operation that leaves the gate at once: the record stays
+// open.
+func (c *conn) endedTx() {
 	c.txn.open = false
 	c.current.Store(0)
 	c.txn.savepoints = c.txn.savepoints[:0]
-	c.rec.EndTx()
+	c.rec.EndedTx()
 }
 
 // abort sets the tomb of a transaction that SQLite rolled back, with the error

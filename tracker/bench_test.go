@@ -27,7 +27,7 @@ func BenchmarkRegistry(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r.t.add(c)
-		r.t.remove(c)
+		r.t.remove(c, 0)
 	}
 }
 

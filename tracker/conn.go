@@ -221,15 +221,20 @@ func (c *Conn) Executing(query string) {
 // BeginTx records that a transaction began and returns its id; level 1 is the
 // transaction itself.
 func (c *Conn) BeginTx(query, exempt string) uint64 {
+	id := c.BeganTx(query, exempt)
+	c.Recorded()
+	return id
+}
+
+// BeganTx is BeginTx, and leaves the record open.
+func (c *Conn) BeganTx(query, exempt string) uint64 {
 	c.said = query
 	c.Record()
 	c.query = query
 	c.open(&c.tx, query, exempt)
 	c.stamp(&c.tx)
 	c.tx.level = 1
-	id := c.tx.id
-	c.Recorded()
-	return id
+	return c.tx.id
 }
 
 // SetLevel records the transaction's depth: 1 more for each savepoint.
@@ -241,10 +246,14 @@ func (c *Conn) SetLevel(level int) {
 
 // EndTx records that the transaction is over.
 func (c *Conn) EndTx() {
-	c.Record()
-	leak := c.closeLocked(&c.tx)
+	c.EndedTx()
 	c.Recorded()
-	if leak != nil {
+}
+
+// EndedTx is EndTx, and leaves the record open.
+func (c *Conn) EndedTx() {
+	c.Record()
+	if leak := c.closeLocked(&c.tx); leak != nil {
 		c.settle(EventRecovered, leak)
 	}
 }
@@ -524,8 +533,9 @@ func (c *Conn) Close() {
 	gone(&c.tx)
 	gone(&c.lease)
 	c.leased = false
+	accesses := c.accesses
 	c.unlock()
-	removed, most := c.pool.tracker.remove(c)
+	removed, most := c.pool.tracker.remove(c, accesses)
 	if most != nil {
 		leaks = append(leaks, most)
 	}

@@ -88,9 +88,6 @@ func (q *queue) subscribed() bool {
 func (t *Tracker) emit(e Event) {
 	e.Pool = e.pool.name
 	q := &t.queue
-	// In a bubble that is not the tracker's own, the events wait for the next
-	// one from outside.
-	mayRun := t.bubble || !InBubble()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e.Time = t.clock.at(t.clock.now()) // under the lock: in the order of the history
@@ -108,7 +105,9 @@ func (t *Tracker) emit(e Event) {
 		return
 	}
 	q.waiting = append(q.waiting, e)
-	if !q.running && mayRun {
+	// In a bubble that is not the tracker's own, the events wait for the next
+	// one from outside.
+	if !q.running && (t.bubble || !InBubble()) {
 		q.running = true
 		go q.dispatch()
 	}

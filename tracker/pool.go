@@ -73,9 +73,9 @@ func (p *Pool) count(f func(*counters)) {
 
 // counters only grow. They change rarely enough to be shared.
 type counters struct {
-	created, leaked, proven, recovered, reaped, recycled, expired, forceClosed, blocked, cleanups atomic.Uint64
-	// reused is what closed connections had, guarded by Tracker.mu.
-	reused uint64
+	leaked, proven, recovered, reaped, recycled, expired, forceClosed, blocked, cleanups atomic.Uint64
+	// Guarded by Tracker.mu. reused is what closed connections had.
+	created, reused uint64
 }
 
 // NewPool registers a pool. It fails if the policy is invalid.

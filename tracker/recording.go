@@ -22,7 +22,8 @@ const (
 func Readable(w uint64) bool { return w&readingBit == 0 }
 
 // Record begins writing: CheckOut, CheckIn, OpenRows and CloseResource come
-// between it and Recorded. The caller is inside the driver's gate.
+// between it and Recorded. The caller is inside the driver's gate. BeganTx and
+// EndedTx begin by themselves.
 func (c *Conn) Record() {
 	for {
 		w := c.word.Load()

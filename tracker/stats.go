@@ -150,7 +150,7 @@ func (t *Tracker) stats(only *Pool) Stats {
 	s.Recovered = n.recovered.Load()
 	s.Proven = n.proven.Load()
 	s.LeakedDetected = n.leaked.Load()
-	s.Created = n.created.Load()
+	s.Created = n.created
 	s.Expired = n.expired.Load()
 	s.Recycled = n.recycled.Load()
 	s.ForceClosed = n.forceClosed.Load()

@@ -165,12 +165,14 @@ func (t *Tracker) add(c *Conn) {
 	if c.unwatched = !c.pool.watched(); !c.unwatched {
 		t.watched++
 	}
-	c.pool.count(func(n *counters) { n.created.Add(1) })
+	c.pool.n.created++
+	t.n.created++
 	t.startLocked(c.pool)
 }
 
-// remove reports whether c was still registered, and what it leaves open.
-func (t *Tracker) remove(c *Conn) (removed bool, most *Leak) {
+// remove takes c, which had so many accesses, out. It reports whether c was still
+// registered, and what it leaves open.
+func (t *Tracker) remove(c *Conn, accesses int64) (removed bool, most *Leak) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c.slot < 0 {
@@ -185,10 +187,9 @@ func (t *Tracker) remove(c *Conn) (removed bool, most *Leak) {
 	c.slot = -1
 	c.pool.open--
 	c.goneLocked()
-	c.lock()
-	again := reused(c.accesses)
-	c.unlock()
-	c.pool.count(func(n *counters) { n.reused += again })
+	again := reused(accesses)
+	c.pool.n.reused += again
+	t.n.reused += again
 	most, c.seen.most = c.seen.most, nil
 	t.dropPoolLocked(c.pool)
 	t.unwatchLocked(c)

@@ -51,7 +51,7 @@ type DB struct{ p unsafe.Pointer }
 // The handle sits in the unexported field db. The type's name and package are
 // checked first, because a field db that points to something other than a
 // sqlite3 would crash on first use.
-func Of(sqliteConn any) DB { return DB{handle(sqliteConn, "SQLiteConn", "db")} }
+func Of(sqliteConn any) DB { return DB{handleOf(sqliteConn)} }
 
 // Forget makes the driver take a *sqlite3.SQLiteConn for closed, without closing
 // it. It is for a connection that SQLite never came back from, because a Go
@@ -211,7 +211,7 @@ type Stmt struct{ p unsafe.Pointer }
 // field s. As [Of], it returns the zero Stmt for anything else, and also for a
 // statement without SQL (only a comment), for which SQLite has no handle. It must
 // not run at the same time as the statement's Close.
-func OfStmt(sqliteStmt any) Stmt { return Stmt{handle(sqliteStmt, "SQLiteStmt", "s")} }
+func OfStmt(sqliteStmt any) Stmt { return Stmt{handleOfStmt(sqliteStmt)} }
 
 // SetStmt makes a new *sqlite3.SQLiteRows one of the *sqlite3.SQLiteStmt, so that
 // it can be asked for the types of the columns. Nothing else may be done with it.

@@ -232,74 +232,9 @@ import "C"
 
 import (
 	"math"
-	"reflect"
 	"slices"
-	"strings"
-	"sync"
-	"time"
 	"unsafe"
 )
-
-// pointer returns the field, a pointer, of a pointer to the driver's struct; the
-// zero Value if v is anything else.
-func pointer(v any, typ, field string) reflect.Value {
-	p := reflect.ValueOf(v)
-	if p.Kind() != reflect.Pointer || p.IsNil() {
-		return reflect.Value{}
-	}
-	e := p.Elem()
-	// The end of the path, to accept a fork of the driver as well.
-	if t := e.Type(); t.Kind() != reflect.Struct || t.Name() != typ || !strings.HasSuffix(t.PkgPath(), "/go-sqlite3") {
-		return reflect.Value{}
-	}
-	f := e.FieldByName(field)
-	if f.Kind() != reflect.Pointer {
-		return reflect.Value{}
-	}
-	return f
-}
-
-// handle reads the C pointer in the given field, nil if there is none.
-func handle(v any, typ, field string) unsafe.Pointer {
-	f := pointer(v, typ, field)
-	if !f.IsValid() {
-		return nil
-	}
-	return f.UnsafePointer()
-}
-
-func location(conn any) (loc *time.Location, ok bool) {
-	f := pointer(conn, "SQLiteConn", "loc")
-	if !f.IsValid() || f.Type() != reflect.TypeFor[*time.Location]() {
-		return nil, false
-	}
-	return (*time.Location)(f.UnsafePointer()), true
-}
-
-func setStmt(rows, stmt any) bool {
-	f := pointer(rows, "SQLiteRows", "s")
-	if !f.IsValid() || f.Type() != reflect.TypeOf(stmt) {
-		return false
-	}
-	*(*unsafe.Pointer)(unsafe.Pointer(f.UnsafeAddr())) = reflect.ValueOf(stmt).UnsafePointer()
-	return true
-}
-
-// forget sets the field db to nil under the driver's own lock.
-func forget(v any) {
-	if handle(v, "SQLiteConn", "db") == nil {
-		return
-	}
-	e := reflect.ValueOf(v).Elem()
-	mu := e.FieldByName("mu")
-	if mu.Type() != reflect.TypeFor[sync.Mutex]() {
-		return
-	}
-	lock := (*sync.Mutex)(unsafe.Pointer(mu.UnsafeAddr()))
-	lock.Lock()
-	defer lock.Unlock()
-	*(*unsafe.Pointer)(unsafe.Pointer(e.FieldByName("db").UnsafeAddr())) = nil
-}
 
 func interrupt(db unsafe.Pointer) { C.capi_interrupt((*C.sqlite3)(db)) }
 

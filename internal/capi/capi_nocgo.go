@@ -7,10 +7,11 @@ import (
 	"unsafe"
 )
 
-// Without cgo there is no SQLite to ask. handle never returns a handle, so the
+// Without cgo there is no SQLite to ask. handleOf never returns a handle, so the
 // others are not reached; they exist to compile.
 
-func handle(any, string, string) unsafe.Pointer { return nil }
+func handleOf(any) unsafe.Pointer     { return nil }
+func handleOfStmt(any) unsafe.Pointer { return nil }
 
 func interrupt(unsafe.Pointer)                                {}
 func autocommit(unsafe.Pointer) (on, ok bool)                 { return false, false }
