@@ -185,6 +185,15 @@ var diffDirect = []diffScenario{
 			r.stmtExec(write, "+", 3)
 			r.over(rows)
 			r.stmtQuery(read)
+			one, err := write.QueryContext(bg, "1", 1)
+			r.check(err)
+			two, err := write.QueryContext(bg, "2", 1)
+			r.check(err)
+			r.next(two)
+			r.next(one)
+			r.over(one)
+			r.over(two)
+			r.stmtQuery(read)
 		}
 		r.err("commit", tx.Commit())
 	}},

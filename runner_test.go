@@ -167,7 +167,7 @@ func TestOpeningTimes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for range 3 {
+	for i := range 3 {
 		before := time.Now()
 		rows, err := s.Query()
 		if err != nil {
@@ -194,6 +194,68 @@ func TestOpeningTimes(t *testing.T) {
 		}
 		rows.Close()
 		tx.Rollback()
+		// What go-sqlite3 runs has no such time, and must not take the last one.
+		for time.Since(after) < 30*time.Millisecond {
+		}
+		before = time.Now()
+		rows, err = g.Query("SELECT 3 AS " + strings.Repeat("x", i+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range tr.Held() {
+			if h.Kind == tracker.KindRows && h.OpenedAt.Before(before.Add(-11*time.Millisecond)) {
+				t.Errorf("opened at %v, %v too early", h.OpenedAt, before.Sub(h.OpenedAt))
+			}
+		}
+		rows.Close()
+	}
+}
+
+// In a bubble go-sqlite3 watches the context, so it has to run the statement.
+func TestDirectContextInBubble(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		nap := func() int64 { time.Sleep(time.Minute); return 1 }
+		g := open(t, Config{SQLite: funcs(map[string]any{"nap": nap}), Policy: limits(nil)})
+		s, err := g.Prepare("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + nap() FROM c LIMIT ?) SELECT count(*) FROM c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		var n int
+		if err := s.QueryRow(3).Scan(&n); err != nil || n != 3 {
+			t.Errorf("%d, %v", n, err)
+		}
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(background, 5*time.Minute+time.Second)
+		defer cancel()
+		if err := s.QueryRowContext(ctx, 100).Scan(&n); err != context.DeadlineExceeded {
+			t.Errorf("%d, %v", n, err)
+		}
+		if took := time.Since(began); took > 10*time.Minute {
+			t.Errorf("it went on for %v", took)
+		}
+	})
+}
+
+// Large arguments are go-sqlite3's to bind: the connection keeps the room.
+func TestArgumentsKept(t *testing.T) {
+	c := drive(t, Config{})
+	s := prepareOn(t, c, "SELECT length(?)")
+	for _, n := range []int{10, maxDirectArgs, maxDirectArgs + 1, 1 << 20} {
+		for _, v := range []driver.Value{strings.Repeat("x", n), make([]byte, n)} {
+			rows, err := s.QueryContext(background, named([]driver.Value{v}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var dest [1]driver.Value
+			if err := rows.Next(dest[:]); err != nil || dest[0] != int64(n) {
+				t.Errorf("%v, %v", dest[0], err)
+			}
+			rows.Close()
+			if size := c.args.Size(); size > maxDirectArgs {
+				t.Errorf("%d bytes kept of %d", size, n)
+			}
+		}
 	}
 }
 

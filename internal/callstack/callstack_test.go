@@ -50,3 +50,43 @@ func BenchmarkCapture(b *testing.B) {
 		})
 	}
 }
+
+// The comparison takes what the walk returns, no more and no less of it.
+func TestSame(t *testing.T) {
+	if !walkable {
+		t.Skip("no frame pointers")
+	}
+	done := make(chan struct{})
+	go func() { // a stack that ends within the bound
+		defer close(done)
+		a(func() *Stack { compareWalks(t); return nil })
+	}()
+	<-done
+}
+
+//go:noinline
+func compareWalks(t *testing.T) {
+	var pcs [MaxDepth + 2]uintptr
+	n := frames(&pcs[0], MaxDepth)
+	if n < 3 || n >= MaxDepth {
+		t.Errorf("%d frames", n)
+		return
+	}
+	pcs[n] = pcs[n-1] // what lies behind must not matter
+	for k := 1; k <= n+1; k++ {
+		if got := same(&pcs[0], k, MaxDepth); got != (k == n) {
+			t.Errorf("%d of %d frames: %v", k, n, got)
+		}
+	}
+	// A walk that stops at its bound is the same up to there.
+	if !same(&pcs[0], 2, 2) || same(&pcs[0], 1, 2) || same(&pcs[0], 3, 2) {
+		t.Error("the bound")
+	}
+	for k := range n {
+		pcs[k]++
+		if same(&pcs[0], n, MaxDepth) {
+			t.Errorf("frame %d is another", k)
+		}
+		pcs[k]--
+	}
+}
