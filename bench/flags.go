@@ -55,7 +55,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.from, "from", "", "measure nothing: read this results.json `file`")
 	f.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of one candidate in one workload to this `file`")
 	f.BoolVar(&o.gate, "gate", false, "compare raw and leakguard only; exit 1 if leakguard is too slow")
-	f.Float64Var(&o.gateBG, "gate-bg", 1.10, "limit of the ratio for Background workloads, 10 to 15 % more for three that are known to cost more (gate.go), 0: not checked")
+	f.Float64Var(&o.gateBG, "gate-bg", 1.10, "limit of the ratio for Background workloads, 15 % more for opening, which is known to cost more (gate.go), 0: not checked")
 	f.Float64Var(&o.gateCtxExec, "gate-ctx-exec", 0.9, "limit of the ratio for ExecTx/ctx, 0: not checked")
 	f.BoolVar(&o.accept, "accept", false, "measure everything and judge every acceptance bound; exit 1 if one fails")
 	f.BoolVar(&o.lockWait, "lockwait", false, "measure waiting for locks only")

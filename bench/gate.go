@@ -13,13 +13,10 @@ import (
 const gateExec = "ExecTx/ctx"
 
 // gateKnown are the workloads that cost more than the general limit as they are:
-// what is kept of a lease and of rows, 200 to 250 ns, against two microseconds,
-// and what a pool and a connection need, once. They have limits of their own, as
-// shares of the general one.
+// what a pool and a connection need, once. They have limits of their own, as shares
+// of the general one.
 var gateKnown = map[string]float64{
-	"StmtQueryRow/bg":   1.10,
-	"TxStmtQueryRow/bg": 1.10,
-	"OpenPingClose/bg":  1.15,
+	"OpenPingClose/bg": 1.15,
 }
 
 // gateLimit returns the limit for a workload, or 0 if it is not checked.
