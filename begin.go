@@ -56,6 +56,9 @@ func (t *txStmt) step(c *conn, ctx context.Context, sql string) error {
 	if ctx.Done() == nil && t.run != nil {
 		code := c.txRun(t.run)
 		if code == capi.OK {
+			if t == &c.begins.beginning {
+				c.happened(t.run)
+			}
 			return nil
 		}
 		// Closing a statement that failed returns its error, text included.
@@ -84,9 +87,7 @@ func (t *txStmts) begin(c *conn, ctx context.Context) error {
 		_, err := c.inner.BeginTx(ctx, driver.TxOptions{})
 		return err
 	}
-	err := t.beginning.execute(c, ctx, t.beginSQL)
-	c.happened(t.beginning.run)
-	return err
+	return t.beginning.execute(c, ctx, t.beginSQL)
 }
 
 // text is the BEGIN that begin ran.

@@ -145,6 +145,11 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	c.mu.Unlock()
 	n.dropped = runtime.AddCleanup(n, (*tracker.Conn).Dropped, n.rec)
 	n.rec.Register(control{weak.Make(n)}) // the reaper may come from here on
+	c.mu.Lock()
+	if c.closed && !n.forgotten { // beside Close, which has not seen it
+		orphans.Store(n, struct{}{})
+	}
+	c.mu.Unlock()
 	if linger != nil {
 		c.cfg.Tracker.Go(func() { linger.close() }) // its successor is open
 	}

@@ -77,7 +77,7 @@ func (c *conn) stmtExec(ctx context.Context, st *stmtState, args []driver.NamedV
 	ok := false
 	defer c.returned(&ok)
 	if !st.columns {
-		if k := c.direct(ctx, &st.prepared, st.last != nil, args); k != nil {
+		if k := c.direct(ctx, &st.prepared, st.open > 0, args); k != nil {
 			if res, err, ok = k.exec(&c.args); ok {
 				return res, err
 			}

@@ -73,6 +73,7 @@ func (c *conn) openRows(ctx context.Context, guarded bool, inner sqliteRows, stm
 	}
 	if stmt != nil {
 		stmt.last = st
+		stmt.open++
 	}
 	st.cols = inner.Columns() // needed for the first row
 	st.slot = len(c.rows)
@@ -151,8 +152,11 @@ func (c *conn) forgetRows(st *rowsState) {
 	c.rows[last] = nil
 	c.rows = c.rows[:last]
 	st.slot = -1
-	if st.stmt != nil && st.stmt.last == st {
-		st.stmt.last = nil
+	if st.stmt != nil {
+		st.stmt.open--
+		if st.stmt.last == st {
+			st.stmt.last = nil
+		}
 	}
 	st.stmt = nil
 	if st.text != nil {
@@ -168,7 +172,7 @@ func (c *conn) forgetRows(st *rowsState) {
 func (c *conn) kill(st *rowsState, err error) {
 	// A statement that runs again has taken its cursor with it: closing the
 	// older rows would reset the newer ones.
-	if st.stmt == nil || st.stmt.last == st {
+	if st.stmt == nil || st.stmt.last == st || st.stmt.last == nil {
 		st.inner.Close()
 	}
 	st.err = err

@@ -37,9 +37,13 @@ type runner struct {
 
 var _ sqliteRows = (*runner)(nil)
 
-// maxDirectArgs bounds the bytes of arguments that are passed on directly: they
-// are copied into memory that the connection keeps.
-const maxDirectArgs = 1024
+// maxDirectArgs bounds how many arguments are passed on directly, and maxDirectBytes
+// those of texts and blobs together: they are copied into memory that the connection
+// keeps.
+const (
+	maxDirectArgs  = 128
+	maxDirectBytes = 1024
+)
 
 // direct returns the runner for a run with these arguments, which it takes into
 // c.args; nil where go-sqlite3 has to run the statement: when it is to watch the
@@ -94,10 +98,11 @@ func (c *conn) newCursor(handle capi.Stmt) *capi.Cursor {
 	if run == nil || c.skew != 0 || tracker.InBubble() { // whose clock is another one
 		return run
 	}
-	if now, machine := c.rec.Pool().Tracker().Now(); machine {
-		if ns, ok := capi.Monotonic(); ok {
-			c.skew = now - time.Duration(ns)
-		}
+	t := c.rec.Pool().Tracker()
+	now, machine := t.Now()
+	ns, ok := capi.Monotonic()
+	if after, _ := t.Now(); machine && ok && after-now < time.Millisecond { // else the next one tries
+		c.skew = now - time.Duration(ns)
 	}
 	return run
 }
@@ -105,7 +110,7 @@ func (c *conn) newCursor(handle capi.Stmt) *capi.Cursor {
 // happened takes the time of what was run and is going to be recorded: that costs
 // less than to read the clock.
 func (c *conn) happened(run *capi.Cursor) {
-	if run == nil || c.skew == 0 {
+	if c.skew == 0 {
 		return
 	}
 	if ns := run.At(); ns != 0 {

@@ -241,7 +241,7 @@ func TestDirectContextInBubble(t *testing.T) {
 func TestArgumentsKept(t *testing.T) {
 	c := drive(t, Config{})
 	s := prepareOn(t, c, "SELECT length(?)")
-	for _, n := range []int{10, maxDirectArgs, maxDirectArgs + 1, 1 << 20} {
+	for _, n := range []int{10, maxDirectBytes, maxDirectBytes + 1, 1 << 20} {
 		for _, v := range []driver.Value{strings.Repeat("x", n), make([]byte, n)} {
 			rows, err := s.QueryContext(background, named([]driver.Value{v}))
 			if err != nil {
@@ -252,7 +252,7 @@ func TestArgumentsKept(t *testing.T) {
 				t.Errorf("%v, %v", dest[0], err)
 			}
 			rows.Close()
-			if size := c.args.Size(); size > maxDirectArgs {
+			if size := c.args.Size(); size > maxDirectBytes {
 				t.Errorf("%d bytes kept of %d", size, n)
 			}
 		}

@@ -23,7 +23,8 @@ type stmtState struct {
 	class   textClass
 	columns bool       // it returns columns
 	inputs  int        // parameters
-	last    *rowsState // its newest open rows
+	last    *rowsState // its newest rows, if they are open
+	open    int        // rows that are open: all of them run one cursor of SQLite's
 	slot    int        // in conn.stmts, -1 if closed
 	res     tracker.Resource
 }
@@ -54,7 +55,7 @@ func (c *conn) openStmt(ctx context.Context, opened driver.Stmt, query string) (
 	s := c.takeStmt()
 	st := s.st
 	st.prepared = prepared{inner: inner, handle: capi.OfStmt(opened)}
-	st.query, st.class, st.last = query, class, nil
+	st.query, st.class, st.last, st.open = query, class, nil, 0
 	if st.class&(textAttach|textTemp|textPragma) != 0 {
 		c.session.note(c, st.class, query) // a PRAGMA acts when it is prepared
 	}
@@ -101,8 +102,12 @@ func provenStmt(ref stmtRef) {
 
 // finalize closes a statement. The connection is inside the gate.
 func (c *conn) finalize(st *stmtState) error {
-	if st.last != nil { // finalizing under open rows would cut them short
-		c.kill(st.last, errStmtClosed)
+	// Finalizing under open rows would cut them short, and a runner must not step
+	// what is gone.
+	for i := len(c.rows) - 1; i >= 0 && st.open > 0; i-- {
+		if c.rows[i].stmt == st {
+			c.kill(c.rows[i], errStmtClosed)
+		}
 	}
 	err := st.inner.Close()
 	last := len(c.stmts) - 1
@@ -164,7 +169,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	if err != nil {
 		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
 	}
-	opened, err := c.stmtQuery(inner, &st.prepared, st.last != nil, args)
+	opened, err := c.stmtQuery(inner, &st.prepared, st.open > 0, args)
 	if guarded || st.class != 0 || err != nil {
 		opened, err = c.begun(ctx, guarded, st.class, st.query, opened, err)
 	}

@@ -14,6 +14,9 @@ import (
 // to bind, or to refuse.
 func bind(to *capi.Args, args []driver.NamedValue) bool {
 	to.Clear()
+	if len(args) > maxDirectArgs {
+		return false
+	}
 	size := 0
 	for i := range args {
 		a := &args[i]
@@ -24,7 +27,7 @@ func bind(to *capi.Args, args []driver.NamedValue) bool {
 		case int64:
 			to.Int(v)
 		case string:
-			if size += len(v); size > maxDirectArgs {
+			if size += len(v); size > maxDirectBytes {
 				return false
 			}
 			to.Text(v)
@@ -39,7 +42,7 @@ func bind(to *capi.Args, args []driver.NamedValue) bool {
 				to.Int(0)
 			}
 		case []byte:
-			if size += len(v); size > maxDirectArgs {
+			if size += len(v); size > maxDirectBytes {
 				return false
 			}
 			if v == nil {

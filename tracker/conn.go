@@ -329,17 +329,19 @@ const unknown = time.Duration(-1)
 
 // At says when what is recorded next came about, on the tracker's clock (see
 // Tracker.Now): rows, a statement or a transaction. Without it the clock is read.
-// 0 is no time. The caller holds the driver's gate.
+// It may be a little early. 0 is no time. The caller holds the driver's gate.
 func (c *Conn) At(d time.Duration) { c.at = d }
 
 // stamp reads the clock for r, if it must. Most leases begin with opening something, and
 // the reading does for both; one that opens nothing is stamped by the first
 // who looks at it.
 func (c *Conn) stamp(r *Resource) {
-	if r.opened = c.at; r.opened == 0 {
+	if c.at != 0 {
+		r.opened = max(c.at, c.opened) // no earlier than its connection
+		c.at = 0
+	} else {
 		r.opened = c.pool.tracker.clock.now()
 	}
-	c.at = 0
 	if c.lease.opened == unknown {
 		c.lease.opened = r.opened
 	}

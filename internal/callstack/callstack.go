@@ -25,6 +25,7 @@ type Stack struct {
 	key       []uintptr     // what the walk returned
 	seen      atomic.Uint32 // the epoch in which it was last captured
 	operation atomic.Uint32 // what InOperation found
+	dropped   atomic.Bool   // not in the table any more
 	hash      uint64
 	next      atomic.Pointer[Stack]
 	pcs       []uintptr // as runtime.Callers returns them, inlined calls included
@@ -83,7 +84,7 @@ var table struct {
 //
 //go:noinline
 func Capture(last *Stack) *Stack {
-	if last != nil && walkable && same(&last.key[0], len(last.key), MaxDepth) {
+	if last != nil && walkable && !last.dropped.Load() && same(&last.key[0], len(last.key), MaxDepth) {
 		last.touch(table.epoch.Load())
 		return last
 	}
@@ -216,6 +217,7 @@ func dropOldest() {
 			for s := link.Load(); s != nil; s = s.next.Load() {
 				if age(s) >= limit && dropped < most {
 					link.Store(s.next.Load())
+					s.dropped.Store(true)
 					dropped++
 					continue
 				}

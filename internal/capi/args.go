@@ -68,6 +68,5 @@ func (v *Value) raw() []byte {
 	if v.at == 0 {
 		return nil
 	}
-	// The address is C's. Read as a pointer, it needs no conversion of a number.
-	return unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&v.at))), v.n)
+	return unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(nil), uintptr(v.at))), v.n) // in C's memory
 }

@@ -22,9 +22,10 @@ type Cursor struct {
 }
 
 // call is what a call of C reads and writes. It mirrors capi_call, and has no
-// pointer in Go's eyes: none of it is Go's to collect.
+// pointer in Go's eyes: none of it is Go's to collect. Addresses have 64 bits so
+// that the layout is one on all machines.
 type call struct {
-	stmt    uintptr
+	stmt    uint64
 	rowID   int64
 	changes int64
 	at      int64
@@ -45,12 +46,13 @@ func NewCursor(s Stmt) *Cursor {
 	if s.p == nil || !canRun() {
 		return nil
 	}
-	return &Cursor{call: call{stmt: uintptr(s.p)}}
+	return &Cursor{call: call{stmt: uint64(uintptr(s.p))}}
 }
 
 // Exec runs the statement once to its first row or its end: Row, Done, Unbound or
 // an error. After an error it is not reset, so that the driver finds the message.
-// It is for statements without columns; what was bound is forgotten.
+// It is for statements without columns. Texts and blobs are bound where they lie,
+// and no longer when it returns.
 func (c *Cursor) Exec(args *Args) (code int) { return c.exec(args) }
 
 // Run runs a statement without parameters and rows, such as BEGIN, and resets it:
@@ -60,8 +62,8 @@ func (c *Cursor) Exec(args *Args) (code int) { return c.exec(args) }
 // https://www.sqlite.org/c3ref/step.html
 func (c *Cursor) Run() (code int) { return c.runOnce() }
 
-// At is when the last Query or Run was over, in nanoseconds on the clock of
-// [Monotonic] and up to 10 ms early; 0 if it is not known. Reading that clock costs
+// At is when the last Query or Run that ran was over, in nanoseconds on the clock
+// of [Monotonic] and up to 10 ms early; 0 if it is not known. Reading that clock costs
 // next to nothing where a precise one costs more than a call of C.
 //
 // https://man7.org/linux/man-pages/man2/clock_gettime.2.html
@@ -139,8 +141,8 @@ const (
 
 // Value is an argument or a column. It mirrors capi_value.
 type Value struct {
-	num  int64   // the integer, the bits of the float, or where an argument's bytes begin
-	at   uintptr // a column's bytes
+	num  int64  // the integer, the bits of the float, or where an argument's bytes begin
+	at   uint64 // where a column's bytes are
 	kind Kind
 	n    int32 // their number
 }

@@ -40,6 +40,7 @@ extern WEAK int sqlite3_value_bytes(sqlite3_value*);
 extern WEAK long long sqlite3_last_insert_rowid(sqlite3*);                  // c3ref/last_insert_rowid.html
 extern WEAK int sqlite3_changes(sqlite3*);                                  // c3ref/changes.html
 extern WEAK int sqlite3_stmt_status(sqlite3_stmt*, int, int);               // c3ref/stmt_status.html
+extern WEAK int sqlite3_compileoption_used(const char*);                    // c3ref/compileoption_get.html
 
 // capi_cursor_missing is capi_missing for what a Cursor needs.
 static const char *capi_cursor_missing(int i) {
@@ -58,9 +59,18 @@ static const char *capi_cursor_missing(int i) {
 	return fns[i].fn ? "" : fns[i].name;
 }
 
-// These two mirror Go's.
-typedef struct { int64_t num; uintptr_t at; int32_t kind, n; } capi_value;
-typedef struct { uintptr_t stmt; int64_t row_id, changes, at; int32_t columns, reprepares; } capi_call;
+// capi_waits_for_caches says that go-sqlite3 may be built to wait for those who share
+// a cache, which an ATTACH can bring: it has to step by itself then.
+static int capi_waits_for_caches(void) {
+	return sqlite3_compileoption_used && sqlite3_compileoption_used("ENABLE_UNLOCK_NOTIFY");
+}
+
+// These two mirror Go's, which aligns 64 bits to 4 bytes on 32-bit machines.
+#define MIRROR __attribute__((packed, aligned(4)))
+typedef struct MIRROR { int64_t num; uint64_t at; int32_t kind, n; } capi_value;
+typedef struct MIRROR { uint64_t stmt; int64_t row_id, changes, at; int32_t columns, reprepares; } capi_call;
+
+#define STMT(address) ((sqlite3_stmt *)(uintptr_t)(address))
 
 enum { ROW = 100, DONE = 101, INTEGER = 1, FLOAT = 2, TEXT = 3, BLOB = 4, UTF8 = 1, REPREPARES = 5 };
 
@@ -115,11 +125,11 @@ static void capi_row(sqlite3_stmt *s, capi_value *row, int n) {
 			memcpy(&row[i].num, &d, sizeof d);
 			break;
 		case TEXT: // in this order: converting changes the length
-			row[i].at = (uintptr_t)sqlite3_value_text(v);
+			row[i].at = (uint64_t)(uintptr_t)sqlite3_value_text(v);
 			row[i].n = sqlite3_value_bytes(v);
 			break;
 		case BLOB:
-			row[i].at = (uintptr_t)sqlite3_value_blob(v);
+			row[i].at = (uint64_t)(uintptr_t)sqlite3_value_blob(v);
 			row[i].n = sqlite3_value_bytes(v);
 			break;
 		}
@@ -151,7 +161,7 @@ static int capi_failed(sqlite3 *db, int rc) {
 
 static int capi_cursor_exec(uintptr_t call, uintptr_t args, int n, uintptr_t bytes) {
 	capi_call *c = (capi_call *)call;
-	sqlite3_stmt *s = (sqlite3_stmt *)c->stmt;
+	sqlite3_stmt *s = STMT(c->stmt);
 	sqlite3 *db = sqlite3_db_handle(s);
 	sqlite3_mutex *m = capi_enter(db);
 	int rc = capi_bind(s, (const capi_value *)args, n, (const char *)bytes, (capi_destructor)0);
@@ -170,7 +180,7 @@ static int capi_cursor_exec(uintptr_t call, uintptr_t args, int n, uintptr_t byt
 
 static int capi_cursor_run(uintptr_t call) {
 	capi_call *c = (capi_call *)call;
-	sqlite3_stmt *s = (sqlite3_stmt *)c->stmt;
+	sqlite3_stmt *s = STMT(c->stmt);
 	sqlite3 *db = sqlite3_db_handle(s);
 	sqlite3_mutex *m = capi_enter(db);
 	int rc = sqlite3_step(s);
@@ -183,7 +193,7 @@ static int capi_cursor_run(uintptr_t call) {
 
 static int capi_cursor_query(uintptr_t call, uintptr_t args, int n, uintptr_t bytes, uintptr_t row, int room) {
 	capi_call *c = (capi_call *)call;
-	sqlite3_stmt *s = (sqlite3_stmt *)c->stmt;
+	sqlite3_stmt *s = STMT(c->stmt);
 	sqlite3 *db = sqlite3_db_handle(s);
 	sqlite3_mutex *m = capi_enter(db);
 	int rc = capi_bind(s, (const capi_value *)args, n, (const char *)bytes, (capi_destructor)-1);
@@ -206,14 +216,14 @@ static int capi_cursor_query(uintptr_t call, uintptr_t args, int n, uintptr_t by
 
 static void capi_cursor_row(uintptr_t call, uintptr_t row) {
 	capi_call *c = (capi_call *)call;
-	sqlite3_stmt *s = (sqlite3_stmt *)c->stmt;
+	sqlite3_stmt *s = STMT(c->stmt);
 	sqlite3_mutex *m = capi_enter(sqlite3_db_handle(s));
 	capi_row(s, (capi_value *)row, c->columns);
 	capi_leave(m);
 }
 
-static int capi_cursor_step(uintptr_t stmt, uintptr_t row, int n) {
-	sqlite3_stmt *s = (sqlite3_stmt *)stmt;
+static int capi_cursor_step(uint64_t stmt, uintptr_t row, int n) {
+	sqlite3_stmt *s = STMT(stmt);
 	sqlite3 *db = sqlite3_db_handle(s);
 	sqlite3_mutex *m = capi_enter(db);
 	int rc = sqlite3_step(s);
@@ -223,22 +233,24 @@ static int capi_cursor_step(uintptr_t stmt, uintptr_t row, int n) {
 	return rc;
 }
 
-static int capi_cursor_reset(uintptr_t stmt) {
-	sqlite3_stmt *s = (sqlite3_stmt *)stmt;
+static int capi_cursor_reset(uint64_t stmt) {
+	sqlite3_stmt *s = STMT(stmt);
 	int rc = sqlite3_reset(s);
 	return rc ? capi_failed(sqlite3_db_handle(s), rc) : 0;
 }
 
-static const char *capi_cursor_name(uintptr_t stmt, int i) {
-	return sqlite3_column_name((sqlite3_stmt *)stmt, i);
+static const char *capi_cursor_name(uint64_t stmt, int i) {
+	return sqlite3_column_name(STMT(stmt), i);
 }
 
-static const char *capi_cursor_type(uintptr_t stmt, int i) {
-	return sqlite3_column_decltype((sqlite3_stmt *)stmt, i);
+static const char *capi_cursor_type(uint64_t stmt, int i) {
+	return sqlite3_column_decltype(STMT(stmt), i);
 }
 
 #cgo noescape capi_cursor_missing
 #cgo nocallback capi_cursor_missing
+#cgo noescape capi_waits_for_caches
+#cgo nocallback capi_waits_for_caches
 #cgo noescape capi_monotonic
 #cgo nocallback capi_monotonic
 #cgo noescape capi_cursor_row
@@ -306,19 +318,19 @@ func (c *Cursor) readRow() {
 }
 
 func (c *Cursor) step() int {
-	code := C.capi_cursor_step(C.uintptr_t(c.call.stmt), addressOf(unsafe.SliceData(c.row)), C.int(len(c.row)))
+	code := C.capi_cursor_step(C.uint64_t(c.call.stmt), addressOf(unsafe.SliceData(c.row)), C.int(len(c.row)))
 	runtime.KeepAlive(c)
 	return int(code)
 }
 
-func (c *Cursor) reset() int { return int(C.capi_cursor_reset(C.uintptr_t(c.call.stmt))) }
+func (c *Cursor) reset() int { return int(C.capi_cursor_reset(C.uint64_t(c.call.stmt))) }
 
 func (c *Cursor) columnName(i int) string {
-	return C.GoString(C.capi_cursor_name(C.uintptr_t(c.call.stmt), C.int(i)))
+	return C.GoString(C.capi_cursor_name(C.uint64_t(c.call.stmt), C.int(i)))
 }
 
 func (c *Cursor) columnType(i int) string {
-	return C.GoString(C.capi_cursor_type(C.uintptr_t(c.call.stmt), C.int(i)))
+	return C.GoString(C.capi_cursor_type(C.uint64_t(c.call.stmt), C.int(i)))
 }
 
 func monotonic() (int64, bool) {
@@ -326,8 +338,9 @@ func monotonic() (int64, bool) {
 	return ns, ns != 0
 }
 
-// canRun reports whether the binary has all that a Cursor needs.
-var canRun = sync.OnceValue(func() bool { return len(cursorMissing()) == 0 })
+// canRun reports whether the binary has all that a Cursor needs, and nothing that
+// it lacks.
+var canRun = sync.OnceValue(func() bool { return len(cursorMissing()) == 0 && C.capi_waits_for_caches() == 0 })
 
 func cursorMissing() []string {
 	return absent(func(i C.int) *C.char { return C.capi_cursor_missing(i) })
