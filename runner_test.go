@@ -257,6 +257,18 @@ func TestArgumentsKept(t *testing.T) {
 			}
 		}
 	}
+	many := make([]driver.Value, 2000)
+	for i := range many {
+		many[i] = time.Now()
+	}
+	rows, err := prepareOn(t, c, "SELECT 1 WHERE ? IN (?"+strings.Repeat(", ?", len(many)-2)+")").QueryContext(background, named(many))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows.Close()
+	if size := c.args.Size(); size > maxDirectBytes {
+		t.Errorf("%d bytes kept of %d times", size, len(many))
+	}
 }
 
 // BenchmarkAlike is what the comparison costs a process, once.

@@ -218,3 +218,23 @@ func TestCalls(t *testing.T) {
 		t.Error("a nil stack has calls")
 	}
 }
+
+// A stack that the table has dropped is found anew, also by comparison with it:
+// else one place would have two stacks from then on.
+func TestDroppedStack(t *testing.T) {
+	empty()
+	again := func(last *Stack) *Stack {
+		s := make(chan *Stack)
+		go func() { s <- turn(last, 1, 13) }()
+		return <-s
+	}
+	first := again(nil)
+	for !first.dropped.Load() {
+		for n := 2; n < 8192; n++ {
+			way(n)
+		}
+	}
+	if known, fresh := again(first), again(nil); known != fresh || known == first {
+		t.Error("two stacks for one place")
+	}
+}
