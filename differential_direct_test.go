@@ -20,7 +20,7 @@ func diffValues() []any {
 	zone := time.FixedZone("east", 3*60*60)
 	return []any{
 		nil, 0, 1, -1, 255, 256, int64(1e12), int64(1e12 + 1), int64(-1e12 - 1), int64(1767323045678), int64(math.MaxInt64), int64(math.MinInt64),
-		0.0, 1.5, -0.0, 1e300, math.NaN(), math.Inf(1), math.Inf(-1), true, false,
+		0.0, 1.5, math.Copysign(0, -1), 1e300, math.NaN(), math.Inf(1), math.Inf(-1), true, false,
 		"", "text", "nul\x00inside", "bad\xffutf", "12", "1.50", "2026-01-02", "2026-01-02 03:04", "2026-01-02 03:04:05",
 		"2026-01-02T03:04:05Z", "2026-01-02 03:04:05.123456789+02:00", "2026-01-02T03:04:05.5-07:00", "2026-13-02", "now", "ZZ", "äöü€",
 		strings.Repeat("x", 1023), strings.Repeat("y", 1024), strings.Repeat("z", 1025),
