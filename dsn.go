@@ -125,6 +125,14 @@ func ParseDSN(dsn string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("leakguard: %w", err)
 	}
+	if len(ours) == 0 {
+		return Config{DSN: rest, Policy: tracker.DefaultPolicy()}, nil
+	}
+	return dsnApply(rest, ours)
+}
+
+// dsnApply is the configuration that the settings make of the defaults.
+func dsnApply(rest string, ours []dsnSetting) (Config, error) {
 	c := Config{DSN: rest, Policy: tracker.DefaultPolicy()}
 	seen := make(map[string]string, len(ours))
 	for _, s := range ours {

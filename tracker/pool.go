@@ -87,7 +87,8 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 		return nil, fmt.Errorf("tracker: policy: %w", err)
 	}
 	p := &Pool{tracker: t, mode: cfg.Mode, stacks: !cfg.NoStacks, logger: cfg.Logger, missing: cfg.Missing}
-	p.policy.Store(&cfg.Policy)
+	policy := cfg.Policy // alone in the heap
+	p.policy.Store(&policy)
 	p.debug = p.logger != nil && p.logger.Enabled(logContext, slog.LevelDebug)
 	p.path, p.opened = cfg.Path, t.now()
 	if p.stacks {
