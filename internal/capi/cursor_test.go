@@ -1,4 +1,4 @@
-//go:build cgo
+//go:build cgo && !sqlite_unlock_notify
 
 package capi_test
 
