@@ -31,6 +31,22 @@ func TestOrphans(t *testing.T) {
 			t.Error("it is still held when it is closed")
 		}
 	})
+	t.Run("opened beside", func(t *testing.T) {
+		g := open(t, Config{})
+		g.Close()
+		opened, err := g.connector.Connect(background)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := opened.(*conn)
+		if !held(c) {
+			t.Error("a connection that its pool's end has not seen is not held")
+		}
+		c.Close()
+		if held(c) {
+			t.Error("it is still held when it is closed")
+		}
+	})
 	t.Run("dead before", func(t *testing.T) {
 		c := drive(t, Config{})
 		if out := (control{weakOf(c)}).Carry(order(tracker.ScopeLease, 0)); out != tracker.Done {

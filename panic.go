@@ -84,7 +84,7 @@ func (c *conn) stmtExec(ctx context.Context, st *stmtState, args []driver.NamedV
 		}
 	}
 	res, err = st.inner.ExecContext(ctx, args)
-	if err == nil && st.columns && st.last == nil { // open rows would begin again
+	if err == nil && st.columns && st.open == 0 { // open rows would begin again
 		// An autocommit statement commits here, and may fail to.
 		if code := st.handle.ResetCode(); code != 0 {
 			err = codeError(code)

@@ -7,9 +7,12 @@ import (
 	"database/sql/driver"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // Rows of a statement that was closed under them, the newest ones or older ones,
@@ -149,4 +152,96 @@ func TestTimesAgree(t *testing.T) {
 		}
 		tx.Rollback()
 	}
+}
+
+// An Exec that returns columns is reset behind its run, but not under older rows:
+// their next step would run it again.
+func TestReturningUnderOlderRows(t *testing.T) {
+	g := open(t, Config{})
+	c := g.conn(t)
+	run(t, c, "CREATE TABLE t (a)")
+	s, err := c.PrepareContext(background, "INSERT INTO t VALUES (1) RETURNING a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	one, err := s.QueryContext(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := s.QueryContext(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.Close()
+	if _, err := s.ExecContext(background); err != nil {
+		t.Fatal(err)
+	}
+	for one.Next() {
+	}
+	one.Close()
+	if n := number(t, c, "SELECT count(*) FROM t"); n != 3 {
+		t.Errorf("%d rows, want 3", n)
+	}
+}
+
+// Older rows that step a statement hold its lock; killed, they let go of it, also
+// if the newer ones are closed.
+func TestOlderRowsLetGo(t *testing.T) {
+	c := drive(t, Config{})
+	execOn(t, c, "CREATE TABLE t (a)")
+	execOn(t, c, "INSERT INTO t VALUES (1), (2), (3), (4)")
+	s := prepareOn(t, c, "SELECT a FROM t")
+	query := func() driver.Rows {
+		rows, err := s.QueryContext(background, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rows
+	}
+	one, two := query(), query()
+	two.Close()
+	var dest [1]driver.Value
+	for range 2 {
+		if err := one.Next(dest[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, busy, ok := c.db.OpenStatements(); !ok || busy != 1 {
+		t.Fatalf("%d statements at work, %v", busy, ok)
+	}
+	c.gate.enter()
+	c.killRows(ErrReaped)
+	c.leave(nil)
+	if _, busy, _ := c.db.OpenStatements(); busy != 0 {
+		t.Errorf("%d statements at work behind their rows", busy)
+	}
+	if err := one.Next(dest[:]); !errors.Is(err, ErrReaped) {
+		t.Errorf("Next: %v", err)
+	}
+	one.Close()
+}
+
+// The clocks are compared outside of bubbles, whose time is another.
+func TestClockComparedInBubble(t *testing.T) {
+	c := drive(t, Config{})
+	begin := func() {
+		tx, err := c.BeginTx(background, driver.TxOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Commit()
+		if tracker.InBubble() {
+			return
+		}
+		for _, r := range c.rec.Pool().Records() {
+			if age := time.Since(r.TxOpened); age < 0 || age > time.Minute {
+				t.Errorf("opened %v ago", age)
+			}
+		}
+	}
+	synctest.Test(t, func(*testing.T) { begin() })
+	begin()
+	execOn(t, c, "ATTACH ':memory:' AS more") // BEGIN is prepared again
+	begin()
 }
