@@ -233,16 +233,6 @@ func TestPanicInsideSQLite(t *testing.T) {
 			s := prepare(t, g, "SELECT boom()")
 			s.Query()
 		},
-		"stmt without columns": func() { // in a temporary file: it holds no lock of others
-			tx := g.begin(t)
-			run(t, tx, "CREATE TEMP TABLE x AS SELECT 1")
-			prepare(t, tx, "DELETE FROM x WHERE boom()").Exec()
-		},
-		"stmt next": func() {
-			rows, _ := prepare(t, g, "SELECT CASE i WHEN 2 THEN boom() END FROM "+three).Query()
-			for rows.Next() {
-			}
-		},
 		"next": func() {
 			rows, _ := g.Query("SELECT CASE i WHEN 2 THEN boom() END FROM " + three)
 			for rows.Next() {
