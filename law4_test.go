@@ -196,7 +196,7 @@ func TestPanicInsideSQLite(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	var armed atomic.Bool
+	var armed, ready atomic.Bool
 	g := open(t, Config{
 		Policy: limits(func(p *tracker.Policy) {
 			p.LeakAfter, p.TxTimeout, p.MaxIdle = time.Millisecond, time.Millisecond, time.Millisecond
@@ -208,8 +208,15 @@ func TestPanicInsideSQLite(t *testing.T) {
 				}
 				return 0
 			})
-			return errors.Join(
+			_, err := c.Exec("CREATE TEMP TABLE x AS SELECT 1 AS i", nil) // writing it locks no file
+			return errors.Join(err,
 				c.RegisterFunc("boom", func(...int) int { panic("boom") }, false),
+				c.RegisterFunc("ready", func() int {
+					if ready.Swap(false) {
+						panic("boom")
+					}
+					return 1
+				}, false),
 				c.RegisterFunc("exit", func() int { runtime.Goexit(); return 0 }, false))
 		}},
 	})
@@ -232,6 +239,31 @@ func TestPanicInsideSQLite(t *testing.T) {
 		"stmt query": func() {
 			s := prepare(t, g, "SELECT boom()")
 			s.Query()
+		},
+		"stmt exec": func() {
+			s := prepare(t, g, "DELETE FROM x WHERE boom()")
+			s.Exec()
+		},
+		"kept text": func() {
+			const update = "UPDATE x SET i = i+1 WHERE ready()"
+			sc := g.conn(t)          // idle ones are closed at once
+			g.last().texts.on = true // the function could come by sqlite3_auto_extension
+			for range 3 {
+				run(t, sc, update)
+			}
+			if !slices.ContainsFunc(g.conns, func(c *conn) bool {
+				return slices.ContainsFunc(c.texts.list, func(kept *text) bool { return kept.query == update })
+			}) {
+				t.Error("the text is not kept: not the case that was meant")
+			}
+			ready.Store(true)
+			try(sc, update)
+		},
+		"stmt next": func() {
+			s := prepare(t, g, "SELECT CASE i WHEN 2 THEN boom() END FROM "+three)
+			rows, _ := s.Query()
+			for rows.Next() {
+			}
 		},
 		"next": func() {
 			rows, _ := g.Query("SELECT CASE i WHEN 2 THEN boom() END FROM " + three)
