@@ -84,7 +84,7 @@ func newLikeness(conn sqliteConn, query string) (likeness, error) {
 		return likeness{}, err
 	}
 	l := likeness{inner: prepared.(sqliteStmt)}
-	if l.runner = runnerOf(conn, l.inner, capi.NewCursor(capi.OfStmt(prepared))); l.runner == nil {
+	if l.runner = runnerOf(conn, l.inner, capi.OfStmt(prepared)); l.runner == nil {
 		prepared.Close()
 		return l, errUnlike
 	}

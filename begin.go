@@ -50,13 +50,15 @@ func (t *txStmt) step(c *conn, ctx context.Context, sql string) error {
 		// With a shared cache go-sqlite3 may be built to wait for the others, see
 		// https://www.sqlite.org/unlock_notify.html.
 		if c.gate.shared == nil {
-			t.run = c.newCursor(capi.OfStmt(prepared))
+			c.compareClocks()
+			t.run = capi.NewCursor(capi.OfStmt(prepared))
 		}
 	}
 	if ctx.Done() == nil && t.run != nil {
-		code := c.txRun(t.run)
+		begins := t == &c.begins.beginning
+		code := c.txRun(t.run, begins)
 		if code == capi.OK {
-			if t == &c.begins.beginning {
+			if begins {
 				c.happened(t.run)
 			}
 			return nil

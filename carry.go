@@ -45,7 +45,7 @@ func (k control) Carry(o *tracker.Order) tracker.Outcome {
 	}
 	// The operation in flight may belong to another transaction by now; within
 	// one operation only a text can end one and go on (see between).
-	if c.current.Load() != o.Resource || !c.condemn(o) {
+	if c.raw.Load() || c.rec.Transaction() != o.Resource || !c.condemn(o) {
 		return tracker.Void // the next check looks again
 	}
 	c.stopCondemned()
@@ -63,13 +63,17 @@ func (c *conn) condemn(o *tracker.Order) bool {
 
 // stopCondemned tells the condemned operation to stop, and returns false if it
 // is over. An operation that has another transaction than the order means goes
-// on: who changes current waits for the interrupt bit behind it. One that may
-// end the transaction is not interrupted: if it does, the order is void, and
-// the interrupt would stick to what else is open.
+// on: who begins or ends one waits for the interrupt bit behind it, maybe with its
+// record open, so nobody waits for that here. One that may end the transaction is
+// not interrupted: if it does, the order is void, and the interrupt would stick to
+// what else is open.
 func (c *conn) stopCondemned() bool {
 	return c.gate.hit(func() {
 		o := c.order.Load()
-		if o == nil || c.current.Load() != o.Resource {
+		if o == nil || c.shielded.Load() || c.raw.Load() {
+			return
+		}
+		if id, ok := c.rec.TryTransaction(); !ok || id != o.Resource {
 			return
 		}
 		c.wait.Stop(true)
@@ -214,15 +218,11 @@ func (c *conn) carryCondemned(err error) error {
 	if o == nil {
 		return err
 	}
-	// The ROLLBACK below is nobody's to interrupt: without a current
-	// transaction none is sent, and behind take none is on its way.
-	c.current.Store(0)
+	// The ROLLBACK below is nobody's to interrupt: behind a shield none is sent,
+	// and behind take none is on its way.
+	c.shielded.Store(true)
 	c.gate.take(0)
-	defer func() {
-		if c.txn.open {
-			c.current.Store(c.txn.id)
-		}
-	}()
+	defer c.shielded.Store(false)
 	t := c.txn.tomb
 	switch {
 	case c.raw.Load():

@@ -16,60 +16,64 @@ import (
 // conn is one guarded connection. Everything but what is marked otherwise is
 // guarded by the gate.
 type conn struct {
-	gate      gate
-	connector *Connector    // immutable
-	rec       *tracker.Conn // immutable
-	inner     sqliteConn    // immutable
-	db        capi.DB       // immutable
-	wait      capi.Wait     // immutable; freed with the handle
-	dropped   runtime.Cleanup
-
-	watch   watch
-	leased  bool
-	lease   uint64 // counts leases
-	ops     int    // operations of this lease, as far as arm sees them
-	tx      tx
-	txn     txn
-	session session
-	begins  txStmts
-	texts   texts
-	args    capi.Args     // of the run that begins
-	at      time.Duration // when the last one was over, see happened
-	skew    time.Duration // from the system's clock to the tracker's, 0 if not known
+	// What each operation touches comes first, in as few cache lines as it takes:
+	// behind SQLite's system calls they are cold.
+	gate   gate
+	rec    *tracker.Conn // immutable
+	inner  sqliteConn    // immutable
+	leased bool
+	// discard: not fit for the pool; IsValid says so at check-in.
+	discard bool
 	// busyHandler: the guard's own is installed; progress: so is its progress
 	// handler.
 	busyHandler, progress bool
-	// discard: not fit for the pool; IsValid says so at check-in.
-	discard bool
+	// raw: the real connection was handed out in this lease.
+	raw atomic.Bool
+	// waiting says that something is handed, so that nobody has to lock to know
+	// that there is nothing.
+	waiting  atomic.Bool
+	lease    uint64        // counts leases
+	ops      int           // operations of this lease, as far as arm sees them
+	at       time.Duration // when the last one was over, see happened
+	skew     time.Duration // from the system's clock to the tracker's, 0 if not known
+	txn      txn
+	rows     openRows
+	freeRows []*rows
+	oneRows  [1]*rowsState // rows, as long as it has room
+	oneFree  [1]*rows      // freeRows, too
+	args     capi.Args     // of the run that begins
+	watch    watch
+	texts    texts
+
+	connector *Connector // immutable
+	db        capi.DB    // immutable
+	wait      capi.Wait  // immutable; freed with the handle
+	dropped   runtime.Cleanup
+	tx        tx
+	begins    txStmts
+	session   session
+	stmts     openStmts
+	freeStmts []*stmt
 	// closed: Close was called.
 	closed bool
 	// forgotten: see forgetConn. Guarded by Connector.mu.
 	forgotten bool
 	// recycled: IsValid gave it up for a limit, Close is next.
 	recycled bool
-	// raw: the real connection was handed out in this lease.
-	raw atomic.Bool
 	// gone is what a dead connection answers; rolledBack says that its owner
 	// has not rolled back yet what died with it.
 	gone       error
 	rolledBack bool
 
-	rows      openRows
-	stmts     openStmts
-	freeRows  []*rows
-	freeStmts []*stmt
-
 	// order is what a condemned operation carries out, written before the
 	// gate's condemned bit and read behind it.
 	order atomic.Pointer[tracker.Order]
-	// current is txn.id of the open transaction, 0 if none, for the reaper.
-	current atomic.Uint64
+	// shielded: an order is carried out, and no other one stops that.
+	shielded atomic.Bool
 
-	// What was left to whoever is inside the gate next. waiting says that there
-	// is some, so that nobody has to lock to know that there is none.
-	waiting atomic.Bool
-	handMu  sync.Mutex
-	handed  []func()
+	// What was left to whoever is inside the gate next.
+	handMu sync.Mutex
+	handed []func()
 }
 
 var (
@@ -116,14 +120,6 @@ func (c *conn) refuse(f uint64) error {
 	return nil
 }
 
-// enterFor enters the gate for a text.
-func (c *conn) enterFor(class textClass) uint64 {
-	if class&textTx == 0 {
-		return c.gate.enter()
-	}
-	return c.gate.enterEnding()
-}
-
 // mayEnd says, right behind enter, that the text may end the transaction.
 func (c *conn) mayEnd(f uint64, class textClass) {
 	if class&textTx != 0 && f&busy == 0 {
@@ -146,18 +142,6 @@ func (c *conn) enterText(f uint64, class textClass, query string) (rest string, 
 		return rest, done, err
 	}
 	return query, false, c.refuse(f)
-}
-
-// leave ends an operation and returns what it returns: err, or what an order
-// that came meanwhile made of it.
-func (c *conn) leave(err error) error {
-	if !c.gate.left() {
-		err = c.leaveBusy(err)
-	}
-	if err != nil {
-		c.blame(err)
-	}
-	return err
 }
 
 // leaveQuietly is leave for an error that was told before.
@@ -191,7 +175,7 @@ func (c *conn) between(err error) error {
 	if c.gate.word.Load()&(condemned|interrupt) == 0 {
 		return err
 	}
-	if o := c.order.Load(); o == nil || o.Resource == c.current.Load() {
+	if o := c.order.Load(); o == nil || c.txn.open && o.Resource == c.txn.id {
 		return err
 	}
 	if c.gate.take(condemned) == 0 {
@@ -199,24 +183,6 @@ func (c *conn) between(err error) error {
 	}
 	c.wait.Stop(false)
 	return c.carryCondemned(err)
-}
-
-// checkOut begins a lease. The record is open; what the context is asked for is
-// asked before, for its Value may be anybody's code.
-func (c *conn) checkOut(ctx context.Context, exempt string) {
-	c.leased = true
-	c.lease++
-	c.ops = 0
-	c.rec.CheckOut(exempt)
-	c.rec.TraceLease(ctx)
-}
-
-// checkOutNow is checkOut for an operation that goes on.
-func (c *conn) checkOutNow(ctx context.Context) {
-	exempt := exemption(ctx)
-	c.rec.Record()
-	c.checkOut(ctx, exempt)
-	c.rec.Recorded()
 }
 
 // Raw returns go-sqlite3's connection; see SQLiteConn. It is the way down that
@@ -416,65 +382,6 @@ func (c *conn) afterPart(ctx context.Context, guarded bool, text string, err err
 		err = ctx.Err()
 	}
 	return err
-}
-
-// QueryContext runs statements and returns the rows of the last one.
-func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	f, again := c.gate.enter(), false
-	if f == 0 {
-		var t *text
-		if t, again = c.findText(query, args); t != nil {
-			return c.queryText(ctx, t, args)
-		}
-	}
-	class := classify(query)
-	c.mayEnd(f, class)
-	if f != 0 {
-		rest, done, err := c.enterText(f, class, query)
-		if err != nil {
-			return nil, err
-		}
-		if done {
-			return noRows{}, nil
-		}
-		if rest != query {
-			query, class = rest, classify(rest)
-		}
-	}
-	if !c.leased {
-		c.checkOutNow(ctx)
-	}
-	inner, guarded, err := c.arm(ctx, 0)
-	if err != nil {
-		inner, guarded = ctx, false // go-sqlite3 prepares, and finds the same
-	}
-	restore := c.busyHandler && namesBusyTimeout(class, query)
-	if restore {
-		c.wait.Default()
-	}
-	var opened sqliteRows
-	if class&(textMulti|textTx) == textMulti|textTx && c.db.OK() {
-		c.spare()
-		opened, err = c.queryEach(ctx, inner, guarded, query, args)
-	} else {
-		opened, err = c.innerQuery(inner, query, args)
-		opened, err = c.begun(ctx, guarded, class, query, opened, err)
-		if again && class == 0 && err == nil {
-			c.keepText(inner, query)
-		}
-	}
-	if restore || class&textPragma != 0 {
-		c.takeBusyTimeout(restore, class, query)
-	}
-	if err != nil {
-		c.rec.Executing(query)
-		return nil, c.leave(err)
-	}
-	r := c.openRows(ctx, guarded, opened, nil, query)
-	if err = c.leave(nil); err != nil {
-		return nil, err
-	}
-	return r, nil
 }
 
 // PrepareContext prepares the first statement of the text.

@@ -119,6 +119,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	took := time.Since(began)
 	n := &conn{connector: c, inner: inner, db: capi.Of(opened)}
 	n.tx.c = n
+	n.rows, n.freeRows = n.oneRows[:0], n.oneFree[:0]
 	n.watch.c = n
 	if !n.db.OK() {
 		c.pool.Lacks("sqlite3 handle")

@@ -61,31 +61,9 @@ func (g *gate) cache() string {
 	return g.shared.name
 }
 
-// enter begins an operation and returns the tombed and dead bits. It returns
-// the busy bit, and has begun nothing, if an operation is in flight: then a
-// call never came back from SQLite (a Go function called by SQL panicked), or
-// two goroutines use one driver connection.
-func (g *gate) enter() uint64 {
-	if w := g.word.Load(); w&flags == 0 && g.word.CompareAndSwap(w, w|busy) {
-		return 0
-	}
-	return g.enterSlow(busy)
-}
-
-// enterRecording is enter for an operation that begins with writing the record
-// (see tracker.Conn.Record).
-func (g *gate) enterRecording() uint64 { return g.enterAs(busy | recording) }
-
 // enterEnding is enter for an operation that may end the transaction, so that
 // an order for it may come to nothing.
 func (g *gate) enterEnding() uint64 { return g.enterAs(busy | ending) }
-
-func (g *gate) enterAs(bits uint64) uint64 {
-	if w := g.word.Load(); w&flags == 0 && g.word.CompareAndSwap(w, w|bits) {
-		return 0
-	}
-	return g.enterSlow(bits)
-}
 
 func (g *gate) enterSlow(bits uint64) uint64 {
 	for {
@@ -150,12 +128,6 @@ func (g *gate) enterNow() (uint64, bool) {
 // connection's mutex locked, and the busy bit that stays keeps everybody out.
 func (g *gate) leave() bool {
 	return g.left() || g.leaveSlow()
-}
-
-// left is leave where nothing stands in the way.
-func (g *gate) left() bool {
-	w := g.word.Load()
-	return w&(interrupt|condemned|stopped|attended|sharing) == 0 && g.word.CompareAndSwap(w, w&^ofOne+operation)
 }
 
 func (g *gate) leaveSlow() bool {

@@ -2,77 +2,13 @@ package leakguard
 
 import (
 	"context"
-	"database/sql/driver"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
-// The hooks that database/sql calls with its own locks held: nothing here
-// waits for a statement, and nobody's code is called.
-
-// ResetSession begins a lease. It answers driver.ErrBadConn if the connection
-// was closed while it sat in the pool; database/sql then takes another one.
-func (c *conn) ResetSession(ctx context.Context) error {
-	exempt := exemption(ctx) // asks the context, so nothing is held yet
-	f := c.gate.enterRecording()
-	if f&busy != 0 {
-		return driver.ErrBadConn
-	}
-	if f&dead != 0 {
-		c.leave(nil)
-		return driver.ErrBadConn
-	}
-	if c.waiting.Load() {
-		c.rec.Recorded()
-		c.drain()
-		c.rec.Record()
-	}
-	c.checkOut(ctx, exempt)
-	c.leave(nil)
-	return nil
-}
-
-// IsValid ends a lease and says whether the connection may go into the pool.
-// A transaction begun by SQL text stays: it may legally go on in the next
-// lease, and rolling back here would commit half of it.
-func (c *conn) IsValid() bool {
-	f := c.gate.enterRecording()
-	if f&busy != 0 {
-		c.lose()
-		c.rec.Record()
-		c.rec.CheckIn()
-		c.rec.Recorded()
-		return false
-	}
-	if c.waiting.Load() || c.raw.Load() {
-		c.rec.Recorded()
-		c.drain()
-		c.takeBack(f)
-		c.rec.Record()
-	}
-	reason := c.rec.CheckIn()
-	if reason != "" || c.txn.tomb != nil {
-		c.rec.Recorded() // SQLite may be asked
-	}
-	c.leased = false
-	valid := f&dead == 0 && !c.discard
-	if t := c.txn.tomb; t != nil {
-		t.pooled = true
-		// Begun in this lease, which did more than that: it was a sql.Conn's,
-		// and its owner will not come back.
-		if t.lease == c.lease && c.ops > 1 {
-			if c.session.forever != "" && c.inner.AutoCommit() {
-				c.exhume()
-			} else {
-				valid = false
-			}
-		}
-	} else if valid && reason != "" && !c.txn.open && c.mayRecycle(reason) {
-		c.recycled, valid = true, false
-	}
-	c.leave(nil)
-	return valid
-}
+// The hooks that database/sql calls with its own locks held, ResetSession and
+// IsValid (hotpath_lease.go) with what they lead to, and Close: nothing here waits
+// for a statement, and nobody's code is called.
 
 // takeBack follows a lease that handed the real connection out.
 func (c *conn) takeBack(f uint64) {
@@ -148,8 +84,7 @@ func (c *conn) Close() error {
 		c.forgetConn()
 		theWatchdog.remove(&c.watch)
 		// An interrupt must not reach a handle that is closed: without a
-		// current transaction none is sent, and behind take none is on its way.
-		c.current.Store(0)
+		// transaction none is sent, and behind take none is on its way.
 		c.gate.take(0)
 		err = c.connector.closeHandle(c.takeHandle(), c.db, c.recycled)
 	}

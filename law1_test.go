@@ -266,6 +266,12 @@ func TestCommitVoidsTheVerdict(t *testing.T) {
 				return try(c, "COMMIT")
 			},
 		},
+		"text that goes on": { // with what nobody meant
+			commit: func(t *testing.T, g *guarded, c *sql.Conn) error {
+				run(t, c, "BEGIN", "INSERT INTO t VALUES(1)")
+				return try(c, "COMMIT; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 100000) SELECT count(*) FROM n")
+			},
+		},
 		"prepared": {
 			commit: func(t *testing.T, g *guarded, c *sql.Conn) error {
 				commit := prepare(t, c, "COMMIT")

@@ -63,6 +63,11 @@ func TestLateOrderHitsNobody(t *testing.T) {
 			if k.Nudge() {
 				t.Error("Nudge: true")
 			}
+			// The other one was running still when Carry looked, and no more when it
+			// condemned what runs.
+			if !own.condemn(late) || !k.Nudge() {
+				t.Error("not condemned: not the case that was meant")
+			}
 			sit.goOn <- struct{}{}
 			select { // the second row
 			case <-sit.inside:
@@ -79,6 +84,44 @@ func TestLateOrderHitsNobody(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What runs on a connection that was handed out raw is the program's: a decision that
+// comes then is void.
+func TestLateOrderSparesRaw(t *testing.T) {
+	t.Parallel()
+	sit := newCounting()
+	g := open(t, Config{SQLite: sit.driver()})
+	run(t, g, createT)
+	c := g.conn(t)
+	run(t, c, "BEGIN")
+	own := g.last()
+	late := order(tracker.ScopeTransaction, own.txn.id)
+	own.Raw()
+	done := make(chan error, 1)
+	go func() { done <- try(c, "INSERT INTO t "+sitting) }()
+	<-sit.inside
+	k := control{weak.Make(own)}
+	if out := k.Carry(late); out != tracker.Void {
+		t.Errorf("Carry: %v, want Void", out)
+	}
+	if !own.condemn(late) || !k.Nudge() { // handed out behind Carry's look
+		t.Error("not condemned: not the case that was meant")
+	}
+	for range 2 {
+		sit.goOn <- struct{}{}
+		select {
+		case <-sit.inside:
+		case err := <-done:
+			wantErr(t, "the operation", err, nil)
+			run(t, c, "COMMIT")
+			if n := g.rows(t); n != 1 {
+				t.Errorf("%d rows, want 1", n)
+			}
+			return
+		}
+	}
+	t.Error("a third row")
 }
 
 // Condemned, over, and the next one runs: a late nudge does nothing to it.

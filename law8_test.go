@@ -3,6 +3,7 @@ package leakguard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -23,6 +24,13 @@ func abandonRows(t *testing.T, on execer, q string) {
 		t.Fatal(err)
 	}
 	rows.Next()
+}
+
+//go:noinline
+func abandonUnread(t *testing.T, on execer, q string) {
+	if _, err := on.QueryContext(background, q); err != nil {
+		t.Fatal(err)
+	}
 }
 
 //go:noinline
@@ -67,6 +75,48 @@ func TestAbandonedRowsAreProven(t *testing.T) {
 			}
 		})
 	}
+}
+
+// twoAtOnce leaves no sql.Rows to anybody: closed ones lead to the handle, too.
+//
+//go:noinline
+func twoAtOnce(t *testing.T, on execer) {
+	a, err := on.QueryContext(background, "SELECT a FROM t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := on.QueryContext(background, "SELECT a FROM t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+}
+
+// The same on a connection that had two result sets at once before: nothing of that
+// leads to the handles of later ones, nor to what dead ones have read.
+func TestAbandonedRowsBehindTwoAtOnce(t *testing.T) {
+	if !alone(t) { // it weighs the heap
+		return
+	}
+	g := open(t, Config{Policy: limits(func(p *tracker.Policy) {
+		p.LeakAfter, p.CheckInterval = time.Hour, 20*time.Millisecond // for proofs that meet each other
+	})})
+	run(t, g, createT, "INSERT INTO t SELECT i FROM "+eleven)
+	used, fresh := g.held(t), g.held(t)
+	twoAtOnce(t, used)
+	const size = 50 << 20
+	for range 2 {
+		abandonRows(t, used, "SELECT a FROM t")
+		abandonUnread(t, fresh, fmt.Sprint("SELECT zeroblob(", size, ")"))
+	}
+	collect(t, "proof of all", func() bool { return len(g.events(tracker.EventReaped)) == 4 })
+	collect(t, "what they have read", func() bool {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc < size
+	})
+	runtime.KeepAlive(g)
 }
 
 // A statement that was dropped is finalized.

@@ -107,38 +107,11 @@ func (c *conn) textExec(ctx context.Context, t *text, args []driver.NamedValue) 
 	return res, err
 }
 
-// stmtQuery runs a statement to its first row. open: there are rows of an earlier
-// run.
-func (c *conn) stmtQuery(ctx context.Context, p *prepared, open bool, args []driver.NamedValue) (rows sqliteRows, err error) {
-	ok := false
-	defer c.returned(&ok)
-	if k := c.direct(ctx, p, open, args); k != nil {
-		if err, ok = k.query(&c.args); ok {
-			if err != nil {
-				return nil, err
-			}
-			c.happened(k.run)
-			return k, nil
-		}
-	}
-	opened, err := p.inner.QueryContext(ctx, args)
-	ok = true
-	return asRows(opened, err)
-}
-
-func (c *conn) rowsNext(inner sqliteRows, dest []driver.Value) (err error) {
-	ok := false
-	defer c.returned(&ok)
-	err = inner.Next(dest)
-	ok = true
-	return err
-}
-
 // txRun and txExec run one of the prepared BEGIN, COMMIT and ROLLBACK.
-func (c *conn) txRun(run *capi.Cursor) (code int) {
+func (c *conn) txRun(run *capi.Cursor, timed bool) (code int) {
 	ok := false
 	defer c.returned(&ok)
-	code = run.Run()
+	code = run.Run(timed)
 	ok = true
 	return code
 }

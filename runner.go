@@ -3,7 +3,6 @@ package leakguard
 import (
 	"context"
 	"database/sql/driver"
-	"io"
 	"reflect"
 	"time"
 
@@ -24,13 +23,14 @@ type prepared struct {
 // what go-sqlite3 returns: alike checks that. Errors are made by go-sqlite3
 // itself. A runner is the rows of its statement as well, of one run at a time.
 type runner struct {
-	run   *capi.Cursor
+	run   capi.Cursor
 	inner sqliteStmt
 	// code is that of the query's step until it is taken, then OK.
 	code      int
 	described bool // names and becomes are those of the columns
 	names     []string
 	becomes   []becomes
+	few       [8]becomes     // becomes, if it has room
 	loc       *time.Location // of times, nil for UTC
 	types     sqliteRows     // go-sqlite3's, for the types of the columns
 }
@@ -45,29 +45,6 @@ const (
 	maxDirectBytes = 1024
 )
 
-// direct returns the runner for a run with these arguments, which it takes into
-// c.args; nil where go-sqlite3 has to run the statement: when it is to watch the
-// context, or finds arguments that only it knows. open: there are rows of an
-// earlier run.
-func (c *conn) direct(ctx context.Context, p *prepared, open bool, args []driver.NamedValue) *runner {
-	if open || ctx.Done() != nil {
-		return nil
-	}
-	if p.runner == nil {
-		if p.asked {
-			return nil
-		}
-		p.asked = true
-		if p.runner = c.newRunner(p.inner, p.handle); p.runner == nil {
-			return nil
-		}
-	}
-	if !bind(&c.args, args) {
-		return nil
-	}
-	return p.runner
-}
-
 // newRunner returns nil where it could not do what go-sqlite3 does. With a shared
 // cache go-sqlite3 may be built to wait for the others, see
 // https://www.sqlite.org/unlock_notify.html.
@@ -79,42 +56,31 @@ func (c *conn) newRunner(inner sqliteStmt, handle capi.Stmt) *runner {
 		c.rec.Pool().Lacks("running statements directly")
 		return nil
 	}
-	return runnerOf(c.inner, inner, c.newCursor(handle))
+	c.compareClocks()
+	return runnerOf(c.inner, inner, handle)
 }
 
 // runnerOf returns nil if something is missing.
-func runnerOf(conn sqliteConn, inner sqliteStmt, run *capi.Cursor) *runner {
+func runnerOf(conn sqliteConn, inner sqliteStmt, handle capi.Stmt) *runner {
 	loc, ok := capi.Location(conn)
-	if !ok || run == nil {
+	k := &runner{inner: inner, loc: loc}
+	if !k.run.Init(handle) || !ok {
 		return nil
 	}
-	return &runner{run: run, inner: inner, loc: loc}
+	return k
 }
 
-// newCursor returns a cursor, nil without SQLite's symbols, and compares the
-// system's clock with the tracker's before the first one is used.
-func (c *conn) newCursor(handle capi.Stmt) *capi.Cursor {
-	run := capi.NewCursor(handle)
-	if run == nil || c.skew != 0 || tracker.InBubble() { // whose clock is another one
-		return run
+// compareClocks compares the system's clock with the tracker's, before the first
+// cursor is used.
+func (c *conn) compareClocks() {
+	if c.skew != 0 || tracker.InBubble() { // whose clock is another one
+		return
 	}
 	t := c.rec.Pool().Tracker()
 	now, machine := t.Now()
 	ns, ok := capi.Monotonic()
 	if after, _ := t.Now(); machine && ok && after-now < time.Millisecond { // else the next one tries
 		c.skew = now - time.Duration(ns)
-	}
-	return run
-}
-
-// happened takes the time of what was run and is going to be recorded: that costs
-// less than to read the clock.
-func (c *conn) happened(run *capi.Cursor) {
-	if c.skew == 0 {
-		return
-	}
-	if ns := run.At(); ns != 0 {
-		c.at = time.Duration(ns) + c.skew
 	}
 }
 
@@ -130,32 +96,14 @@ func (k *runner) exec(args *capi.Args) (res driver.Result, err error, done bool)
 	}
 }
 
-// query runs the statement to its first row, and is its rows then. done is false
-// if nothing ran.
-func (k *runner) query(args *capi.Args) (err error, done bool) {
-	code, fresh := k.run.Query(args)
-	if fresh {
-		k.described = false // also when it failed
-	}
-	switch code {
-	case capi.Unbound:
-		return nil, false
-	case capi.Row, capi.Done:
-	default:
-		return k.failed(code), true
-	}
-	if !k.described {
-		k.describe()
-	}
-	k.code = code
-	return nil, true
-}
-
 // describe asks for the columns. What was handed out stays as it is.
 func (k *runner) describe() {
 	k.described = true
 	n := len(k.run.Row())
-	k.names, k.becomes = make([]string, n), make([]becomes, n)
+	k.names, k.becomes = make([]string, n), k.few[:]
+	if n > len(k.few) {
+		k.becomes = make([]becomes, n)
+	}
 	for i := range n {
 		k.names[i], k.becomes[i] = k.run.Name(i), becomesOf(k.run.Type(i))
 	}
@@ -172,44 +120,6 @@ func (k *runner) failed(code int) error {
 		return err
 	}
 	return codeError(code)
-}
-
-// Columns returns the names of the columns.
-func (k *runner) Columns() []string { return k.names }
-
-// first reads the row that the query has stepped to.
-func (k *runner) first(dest []driver.Value) error {
-	code := k.code
-	k.code = capi.OK
-	if code == capi.Done {
-		return io.EOF
-	}
-	k.values(dest)
-	return nil
-}
-
-// Next reads the next row.
-func (k *runner) Next(dest []driver.Value) error {
-	if k.code != capi.OK {
-		return k.first(dest)
-	}
-	switch code := k.run.Step(); code {
-	case capi.Row:
-		k.values(dest)
-		return nil
-	case capi.Done:
-		return io.EOF
-	default:
-		return k.failed(code)
-	}
-}
-
-// Close ends the run.
-func (k *runner) Close() error {
-	if code := k.run.Reset(); code != capi.OK {
-		return k.failed(code)
-	}
-	return nil
 }
 
 // What the columns are is asked seldom, and of go-sqlite3.

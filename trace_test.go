@@ -2,7 +2,9 @@ package leakguard
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"weak"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
@@ -67,5 +69,33 @@ func TestOpenedIn(t *testing.T) {
 		if e.Type == tracker.EventOpened && e.Duration <= 0 {
 			t.Errorf("opened in %v", e.Duration)
 		}
+	}
+}
+
+// TestReapedAtBegin: the transaction is rolled back before its sql.Tx exists. BeginTx
+// says so, and the connection is as it was.
+func TestReapedAtBegin(t *testing.T) {
+	tr := tracker.New(tracker.Options{})
+	g := open(t, Config{Tracker: tr})
+	run(t, g, createT)
+	c := g.conn(t)
+	own := g.last()
+	tr.SetTraceHook(func(context.Context, *tracker.Trace) bool { // runs in the operation
+		if id := own.rec.Transaction(); id != 0 {
+			k := control{weak.Make(own)}
+			if out := k.Carry(order(tracker.ScopeTransaction, id)); out != tracker.Condemned {
+				t.Errorf("Carry: %v, want Condemned", out)
+			}
+		}
+		return false
+	})
+	tx, err := c.BeginTx(background, nil)
+	if !errors.Is(err, ErrReaped) || tx != nil {
+		t.Fatalf("BeginTx: %v", err)
+	}
+	tr.SetTraceHook(nil)
+	run(t, c, "INSERT INTO t VALUES(1)")
+	if n := g.rows(t); n != 1 {
+		t.Errorf("%d rows, want 1", n)
 	}
 }

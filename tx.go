@@ -45,8 +45,11 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		c.innerExec(context.Background(), "ROLLBACK", nil)
 		c.discard = !c.inner.AutoCommit()
 	}
-	if err = c.leave(err); err != nil {
-		return nil, err
+	if over := c.leave(err); over != nil {
+		if err == nil {
+			c.tx.Rollback() // reaped already, and nobody else will
+		}
+		return nil, over
 	}
 	return &c.tx, nil
 }

@@ -15,11 +15,11 @@ import (
 // error inside one.
 type txn struct {
 	open       bool
-	id         uint64   // the tracker's, stays behind in a tomb
-	savepoints []string // as SQLite compares them, the outermost first
-	lease      uint64   // in which it began
-	outer      bool     // the outermost savepoint is the transaction itself
+	outer      bool // the outermost savepoint is the transaction itself
 	tomb       *tomb
+	id         uint64   // the tracker's, stays behind in a tomb
+	lease      uint64   // in which it began
+	savepoints []string // as SQLite compares them, the outermost first
 }
 
 // tomb stands where a transaction was that is over while its owner does not
@@ -151,7 +151,6 @@ func (c *conn) beganTx(ctx context.Context, query string) {
 	c.txn.savepoints = c.txn.savepoints[:0]
 	c.txn.id = c.rec.BeganTx(query, exemption(ctx))
 	c.rec.TraceTx(ctx)
-	c.current.Store(c.txn.id)
 	c.txn.lease = c.lease
 }
 
@@ -164,7 +163,6 @@ func (c *conn) endTx() {
 // open.
 func (c *conn) endedTx() {
 	c.txn.open = false
-	c.current.Store(0)
 	c.txn.savepoints = c.txn.savepoints[:0]
 	c.rec.EndedTx()
 }

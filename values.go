@@ -1,63 +1,11 @@
 package leakguard
 
 import (
-	"database/sql/driver"
 	"strings"
 	"time"
-
-	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 )
 
 // Values between Go and SQLite, as go-sqlite3 has them.
-
-// bind takes arguments by position. It returns false for those that go-sqlite3 is
-// to bind, or to refuse.
-func bind(to *capi.Args, args []driver.NamedValue) bool {
-	to.Clear()
-	if len(args) > maxDirectArgs {
-		return false
-	}
-	size := 0
-	for i := range args {
-		a := &args[i]
-		if a.Name != "" || a.Ordinal != i+1 {
-			return false
-		}
-		switch v := a.Value.(type) {
-		case int64:
-			to.Int(v)
-		case string:
-			if size += len(v); size > maxDirectBytes {
-				return false
-			}
-			to.Text(v)
-		case nil:
-			to.Null()
-		case float64:
-			to.Float(v)
-		case bool:
-			if v {
-				to.Int(1)
-			} else {
-				to.Int(0)
-			}
-		case []byte:
-			if size += len(v); size > maxDirectBytes {
-				return false
-			}
-			if v == nil {
-				to.Null()
-			} else {
-				to.Blob(v)
-			}
-		case time.Time:
-			to.Time(v, timeLayouts()[0])
-		default:
-			return false
-		}
-	}
-	return true
-}
 
 // becomes is what a column's values become, by its declared type.
 type becomes uint8
@@ -76,38 +24,6 @@ func becomesOf(declared string) becomes {
 		return aBool
 	}
 	return itself
-}
-
-// values hands the present row out.
-func (k *runner) values(dest []driver.Value) {
-	row := k.run.Row()
-	for i := range dest {
-		v := &row[i]
-		switch v.Kind() {
-		case capi.Integer:
-			switch n := v.Int(); k.becomes[i] {
-			case itself:
-				dest[i] = n
-			case aTime:
-				dest[i] = k.in(unixTime(n))
-			case aBool:
-				dest[i] = n > 0
-			}
-		case capi.Text:
-			s := v.Text()
-			if k.becomes[i] == aTime {
-				dest[i] = k.in(parseTime(s))
-			} else {
-				dest[i] = s
-			}
-		case capi.Float:
-			dest[i] = v.Float()
-		case capi.Blob:
-			dest[i] = v.Blob()
-		default:
-			dest[i] = nil
-		}
-	}
 }
 
 func (k *runner) in(t time.Time) time.Time {

@@ -49,7 +49,7 @@ func (b *batches[T]) gather(t *Tracker, f func(T)) (flush, cancel func()) {
 func (t *Tracker) recountLeaseListeners() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.countLeaseListenersLocked()
+	t.countListenersLocked()
 }
 
 func (b *batches[T]) add(t *Tracker, one T) {

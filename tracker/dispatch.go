@@ -49,7 +49,7 @@ func (t *Tracker) subscribe(s *subscriber) (cancel func()) {
 	q.subs = append(q.subs[:len(q.subs):len(q.subs)], s)
 	q.mu.Unlock()
 	t.mu.Lock()
-	t.countLeaseListenersLocked()
+	t.countListenersLocked()
 	t.mu.Unlock()
 	return func() {
 		s.gone.Store(true)
@@ -62,7 +62,7 @@ func (t *Tracker) subscribe(s *subscriber) (cancel func()) {
 		}
 		q.mu.Unlock()
 		t.mu.Lock()
-		t.countLeaseListenersLocked()
+		t.countListenersLocked()
 		t.mu.Unlock()
 	}
 }

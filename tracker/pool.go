@@ -36,19 +36,24 @@ type PoolConfig struct {
 // Pool is the record of one pool: one connector, hence one sql.DB.
 type Pool struct {
 	tracker *Tracker
-	name    string
+	policy  atomic.Pointer[Policy]
 	mode    Mode
 	stacks  bool
-	logger  *slog.Logger // nil: slog.Default, leaks only
-	debug   bool         // the logger takes debug lines; asked once, when the pool was made
-	missing []string     // guarded by Tracker.mu
+	// heard says that the tracker wants check-outs and check-ins or has a trace
+	// hook, and maxAccess is the policy's: leases read them here, where they have
+	// the cache line at hand.
+	heard     atomic.Bool
+	maxAccess atomic.Int64
+	name      string
+	logger    *slog.Logger // nil: slog.Default, leaks only
+	debug     bool         // the logger takes debug lines; asked once, when the pool was made
+	missing   []string     // guarded by Tracker.mu
 
 	path   string
 	opened time.Duration
 	stack  *callstack.Stack // who opened it
 
 	blamed  atomic.Int64 // tracker time of the last Blame, 0 never
-	policy  atomic.Pointer[Policy]
 	recycle atomic.Int64 // tracker time of the last recycle, 0 never
 	discard atomic.Int64 // and of the last one under pressure
 
@@ -87,8 +92,7 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 		return nil, fmt.Errorf("tracker: policy: %w", err)
 	}
 	p := &Pool{tracker: t, mode: cfg.Mode, stacks: !cfg.NoStacks, logger: cfg.Logger, missing: cfg.Missing}
-	policy := cfg.Policy // alone in the heap
-	p.policy.Store(&policy)
+	p.limit(cfg.Policy)
 	p.debug = p.logger != nil && p.logger.Enabled(logContext, slog.LevelDebug)
 	p.path, p.opened = cfg.Path, t.now()
 	if p.stacks {
@@ -97,10 +101,16 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	t.mu.Lock()
 	p.name = t.freeNameLocked(cfg.Name, cfg.Numbered)
 	t.pools[p.name] = p
-	t.countLeaseListenersLocked()
+	t.countListenersLocked()
 	t.countPoolsLocked(p)
 	t.mu.Unlock()
 	return p, nil
+}
+
+// limit sets the policy. Nobody else does: the pool is new, or Tracker.mu is held.
+func (p *Pool) limit(policy Policy) {
+	p.policy.Store(&policy)
+	p.maxAccess.Store(policy.MaxAccess)
 }
 
 // freeNameLocked returns the name, with the lowest free number behind it if it
@@ -150,9 +160,9 @@ func (p *Pool) SetPolicy(policy Policy) error {
 	if err := policy.Validate(); err != nil {
 		return fmt.Errorf("tracker: policy: %w", err)
 	}
-	p.policy.Store(&policy)
 	t := p.tracker
 	t.mu.Lock()
+	p.limit(policy)
 	t.epoch++
 	t.countPoolsLocked(p)
 	t.startLocked(p)

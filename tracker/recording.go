@@ -21,22 +21,6 @@ const (
 // RecordingBit may be set together with other bits.
 func Readable(w uint64) bool { return w&readingBit == 0 }
 
-// Record begins writing: CheckOut, CheckIn, OpenRows and CloseResource come
-// between it and Recorded. The caller is inside the driver's gate. BeganTx and
-// EndedTx begin by themselves.
-func (c *Conn) Record() {
-	for {
-		w := c.word.Load()
-		if w&(RecordingBit|readingBit) == 0 && c.word.CompareAndSwap(w, w|RecordingBit) {
-			return
-		}
-		runtime.Gosched() // a reader takes microseconds
-	}
-}
-
-// Recorded ends writing. Leaving the gate with the bit cleared does so as well.
-func (c *Conn) Recorded() { c.word.And(^uint64(RecordingBit)) }
-
 // lock keeps the owner from writing, and other readers out. Who holds it may
 // write, too.
 func (c *Conn) lock() {
@@ -48,6 +32,19 @@ func (c *Conn) lock() {
 		}
 		runtime.Gosched() // a writer takes less than a microsecond
 	}
+}
+
+// tryLock is lock for those who must not wait for the owner.
+func (c *Conn) tryLock() bool {
+	if !c.mu.TryLock() {
+		return false
+	}
+	w := c.word.Load()
+	if w&RecordingBit == 0 && c.word.CompareAndSwap(w, w|readingBit) {
+		return true
+	}
+	c.mu.Unlock()
+	return false
 }
 
 func (c *Conn) unlock() {

@@ -11,33 +11,33 @@ import (
 // embeds it where it keeps the state of the thing itself and uses it again for
 // the next one, so that opening allocates nothing.
 type Resource struct {
-	kind   Kind
-	id     uint64 // 0: closed
-	opened time.Duration
-	query  string
-	exempt string
-	level  int
-	stack  *callstack.Stack
-
-	next, prev *Resource // in its connection's list, guarded by Conn.mu
-
+	kind Kind
 	uses uint32 // guarded by the driver's gate
 	// noticed says that the reaper has looked at it, or that it is over: what
 	// its owner does is activity, or fails, from now on.
 	noticed atomic.Bool
-	watch   watch // guarded by Conn.mu
-	span    *span // of whose opening the hook knew one; guarded by Conn.mu
+	id      uint64 // 0: closed
+	opened  time.Duration
+	query   string
+	exempt  string
+	level   int
+	stack   *callstack.Stack
+
+	next, prev *Resource // in its connection's list, guarded by Conn.mu
+
+	watch watch // guarded by Conn.mu
+	span  *span // of whose opening the hook knew one; guarded by Conn.mu
 }
 
 // watch is what the reaper made of a resource. Times are the reaper's.
 type watch struct {
 	id     uint64        // the resource's id that the rest is about
+	leak   *Leak         // not nil: a suspect
 	first  time.Duration // first seen
 	active time.Duration // last seen to have moved
-	uses   uint32
 	since  time.Duration // suspect since
-	leak   *Leak         // not nil: a suspect
-	taken  bool          // an order is under way: its closing is no recovery
+	uses   uint32
+	taken  bool // an order is under way: its closing is no recovery
 }
 
 // Use notes activity. The caller holds the driver's gate.
@@ -65,34 +65,8 @@ func (r *Resource) see(now time.Duration) {
 	}
 }
 
-// suspect reports whether it was reported and has neither recovered nor been
-// reaped.
-func (r *Resource) suspect() bool { return r.watch.id == r.id && r.watch.leak != nil }
-
 // list is an intrusive list of resources.
 type list struct {
 	head *Resource
 	n    int
-}
-
-func (l *list) add(r *Resource) {
-	r.next, r.prev = l.head, nil
-	if l.head != nil {
-		l.head.prev = r
-	}
-	l.head = r
-	l.n++
-}
-
-func (l *list) remove(r *Resource) {
-	if r.prev != nil {
-		r.prev.next = r.next
-	} else {
-		l.head = r.next
-	}
-	if r.next != nil {
-		r.next.prev = r.prev
-	}
-	r.next, r.prev = nil, nil
-	l.n--
 }

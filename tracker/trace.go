@@ -43,11 +43,14 @@ type TraceHook func(ctx context.Context, t *Trace) bool
 // waits, and may be called concurrently. Without a hook an opening pays one
 // atomic load.
 func (t *Tracker) SetTraceHook(f TraceHook) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if f == nil {
 		t.traceHook.Store(nil)
-		return
+	} else {
+		t.traceHook.Store(&f)
 	}
-	t.traceHook.Store(&f)
+	t.countListenersLocked()
 }
 
 // span is the trace of a resource. It is about the resource with that id and no
@@ -65,26 +68,10 @@ func (r *Resource) trace() Trace {
 	return r.span.trace
 }
 
-// TraceLease notes whose span the present lease belongs to. Like TraceTx and
-// TraceResource it follows the call that opened it, and does nothing unless
-// there is a hook.
-func (c *Conn) TraceLease(ctx context.Context) {
-	if hook := c.pool.tracker.traceHook.Load(); hook != nil {
-		c.noteTrace(ctx, *hook, &c.lease)
-	}
-}
-
 // TraceTx notes whose span the open transaction belongs to.
 func (c *Conn) TraceTx(ctx context.Context) {
-	if hook := c.pool.tracker.traceHook.Load(); hook != nil {
+	if hook := c.pool.traceHook(); hook != nil {
 		c.noteTrace(ctx, *hook, &c.tx)
-	}
-}
-
-// TraceResource notes whose span rows or a statement belong to.
-func (c *Conn) TraceResource(ctx context.Context, r *Resource) {
-	if hook := c.pool.tracker.traceHook.Load(); hook != nil {
-		c.noteTrace(ctx, *hook, r)
 	}
 }
 

@@ -80,6 +80,51 @@ func TestTrace(t *testing.T) {
 	})
 }
 
+// TestTraceHookReachesPools: those that are there, and those that come.
+func TestTraceHookReachesPools(t *testing.T) {
+	tr := New(Options{})
+	spans := func(c *Conn) (n int) {
+		c.Record()
+		c.CheckOut("")
+		c.TraceLease(numbered(7))
+		c.Recorded()
+		for _, h := range tr.Held() {
+			if h.ConnectionID == c.ID() && h.Trace.SpanID[7] == 7 {
+				n++
+			}
+		}
+		c.Record()
+		c.CheckIn()
+		c.Recorded()
+		return n
+	}
+	early := newPool(t, tr, PoolConfig{Mode: Basic, Logger: quiet}).Open(still{}, false, "")
+	defer early.Close()
+	if n := spans(early); n != 0 {
+		t.Errorf("%d spans without a hook", n)
+	}
+	tr.SetTraceHook(numberOf)
+	late := newPool(t, tr, PoolConfig{Mode: Basic, Logger: quiet}).Open(still{}, false, "")
+	defer late.Close()
+	if spans(early) != 1 || spans(late) != 1 {
+		t.Error("no span of a lease")
+	}
+	// A connection that is opened while its pool is closed.
+	gone := newPool(t, tr, PoolConfig{Mode: Basic, Logger: quiet})
+	tr.SetTraceHook(nil)
+	gone.Close()
+	orphan := gone.Open(still{}, false, "")
+	defer orphan.Close()
+	tr.SetTraceHook(numberOf)
+	if n := spans(orphan); n != 1 {
+		t.Errorf("%d spans in a closed pool, want 1", n)
+	}
+	tr.SetTraceHook(nil)
+	if spans(early) != 0 || early.pool.heard.Load() || late.pool.heard.Load() {
+		t.Error("the hook is gone, and leases still look for it")
+	}
+}
+
 func TestTraceText(t *testing.T) {
 	tr := Trace{TraceID: [16]byte{15: 0xab}, SpanID: [8]byte{0: 1}, Flags: 1}
 	const want = "00-000000000000000000000000000000ab-0100000000000000-01"

@@ -11,22 +11,22 @@ import (
 // A Tracker made inside a testing/synctest bubble stays in it: it must not be
 // used from outside.
 type Tracker struct {
-	clock   clock
-	bubble  bool // made in a synctest bubble
-	leakID  atomic.Uint64
-	connSeq atomic.Uint64
-	history history
-	leaks   history // of leaks alone, for LeakHistory
-	queue   queue
+	clock  clock
+	bubble bool // made in a synctest bubble
 
 	// leaseEvents says that somebody wants check-outs and check-ins: leaseTold,
 	// as events, or leaseTimes.
 	leaseEvents atomic.Bool
 	leaseTold   atomic.Bool
+	traceHook   atomic.Pointer[TraceHook] // see SetTraceHook
 	leaseTimes  batches[leaseTime]
 	operations  batches[Operation]
 
-	traceHook atomic.Pointer[TraceHook] // see SetTraceHook
+	leakID  atomic.Uint64
+	connSeq atomic.Uint64
+	history history
+	leaks   history // of leaks alone, for LeakHistory
+	queue   queue
 
 	// mu guards the rest. It is never held while a driver, a callback or a
 	// logger runs. Order: Tracker.mu, then Conn.mu.
@@ -159,6 +159,7 @@ func (t *Tracker) add(c *Conn) {
 	c.slot = len(t.conns)
 	t.conns = append(t.conns, c)
 	t.pulses = append(t.pulses, c.pulse)
+	t.hearLocked(c.pool)
 	c.pool.file = c.file
 	c.pool.open++
 	c.pool.alive++
@@ -218,18 +219,31 @@ func (t *Tracker) dropPoolLocked(p *Pool) {
 		return
 	}
 	delete(t.pools, p.name)
-	t.countLeaseListenersLocked()
+	t.countListenersLocked()
 }
 
-// countLeaseListenersLocked decides whether check-outs and check-ins are worth
-// an event.
-func (t *Tracker) countLeaseListenersLocked() {
+// countListenersLocked decides whether check-outs and check-ins are worth
+// an event, and tells the pools whether there is anything to tell.
+func (t *Tracker) countListenersLocked() {
 	want := t.queue.subscribed()
 	for _, p := range t.pools {
 		want = want || p.debug
 	}
 	t.leaseTold.Store(want)
 	t.leaseEvents.Store(want || t.leaseTimes.on.Load())
+	for _, p := range t.pools {
+		t.hearLocked(p)
+	}
+	for _, c := range t.conns { // maybe of a pool that was closed before they came
+		t.hearLocked(c.pool)
+	}
+}
+
+// hearLocked tells a pool whether there is anything to tell.
+func (t *Tracker) hearLocked(p *Pool) {
+	if want := t.leaseEvents.Load() || t.traceHook.Load() != nil; p.heard.Load() != want {
+		p.heard.Store(want)
+	}
 }
 
 // poke wakes the reaper early.

@@ -25,7 +25,8 @@ type Stack struct {
 	key       []uintptr     // what the walk returned
 	seen      atomic.Uint32 // the epoch in which it was last captured
 	operation atomic.Uint32 // what InOperation found
-	dropped   atomic.Bool   // not in the table any more
+	walked    atomic.Bool   // by frame pointers, and still in the table
+	few       [24]uintptr   // key, if it has room: Capture finds it in the same page
 	hash      uint64
 	next      atomic.Pointer[Stack]
 	pcs       []uintptr // as runtime.Callers returns them, inlined calls included
@@ -71,25 +72,15 @@ func (s *Stack) Calls(prefix string) bool {
 // table is a hash table that is read without a lock.
 var table struct {
 	heads [buckets]atomic.Pointer[Stack]
-	epoch atomic.Uint32 // advances with the table's changes, for "recently"
 
 	mu      sync.Mutex // guards the rest, and all writing
 	n       int
 	dropped uint64
 }
 
-// Capture returns the caller's stack, from the function that calls Capture on.
-// last is the stack that was captured at this place before, or any other, or nil:
-// where the present one is the same, it is found by one comparison.
-//
-//go:noinline
-func Capture(last *Stack) *Stack {
-	if last != nil && walkable && !last.dropped.Load() && same(&last.key[0], len(last.key), MaxDepth) {
-		last.touch(table.epoch.Load())
-		return last
-	}
-	return capture()
-}
+// epoch advances with the table's changes, for "recently". It is no part of the
+// table, whose pages are cold.
+var epoch atomic.Uint32
 
 // capture is Capture's slower half. It has room for a walk on its stack, which the
 // other need not clear.
@@ -102,21 +93,13 @@ func capture() *Stack {
 	}
 	key := room[1:max(1, frames(&room[0], len(room)))] // without Capture itself
 	h := hash(key)
-	epoch := table.epoch.Load()
 	for s := table.heads[h%buckets].Load(); s != nil; s = s.next.Load() {
 		if s.hash == h && equal(s.key, key) {
-			s.touch(epoch)
+			s.touch(epoch.Load())
 			return s
 		}
 	}
 	return miss(key, h)
-}
-
-// touch notes that the stack was captured in the epoch.
-func (s *Stack) touch(epoch uint32) {
-	if s.seen.Load() != epoch {
-		s.seen.Store(epoch)
-	}
 }
 
 // miss enters a stack that was not seen before.
@@ -125,11 +108,10 @@ func (s *Stack) touch(epoch uint32) {
 func miss(key []uintptr, h uint64) *Stack {
 	var logical [maxLogical]uintptr
 	n := runtime.Callers(4, logical[:])
-	return enter(&Stack{
-		pcs:  join(key, logical[:n]),
-		key:  append([]uintptr(nil), key...),
-		hash: h,
-	})
+	s := &Stack{pcs: join(key, logical[:n]), hash: h}
+	s.key = append(s.few[:0], key...)
+	s.walked.Store(true)
+	return enter(s)
 }
 
 // join returns the calls that the walk found, with those that are inlined in
@@ -174,7 +156,7 @@ func captureSlow(pcs []uintptr) *Stack {
 	h := hash(pcs)
 	for s := table.heads[h%buckets].Load(); s != nil; s = s.next.Load() {
 		if s.hash == h && equal(s.key, pcs) {
-			s.touch(table.epoch.Load())
+			s.touch(epoch.Load())
 			return s
 		}
 	}
@@ -196,7 +178,7 @@ func enter(s *Stack) *Stack {
 	if table.n >= MaxStacks {
 		dropOldest()
 	}
-	s.seen.Store(table.epoch.Add(1))
+	s.seen.Store(epoch.Add(1))
 	s.next.Store(head.Load())
 	head.Store(s)
 	table.n++
@@ -207,8 +189,8 @@ func enter(s *Stack) *Stack {
 // table if all are recent, so that the next drop is far off. Readers may still stand on a dropped stack;
 // its next pointer stays.
 func dropOldest() {
-	epoch := table.epoch.Load()
-	age := func(s *Stack) uint32 { return epoch - s.seen.Load() }
+	now := epoch.Load()
+	age := func(s *Stack) uint32 { return now - s.seen.Load() }
 	limit := uint32(MaxStacks / 2)
 	most := MaxStacks
 	for dropped := 0; dropped == 0; limit /= 2 {
@@ -217,7 +199,7 @@ func dropOldest() {
 			for s := link.Load(); s != nil; s = s.next.Load() {
 				if age(s) >= limit && dropped < most {
 					link.Store(s.next.Load())
-					s.dropped.Store(true)
+					s.walked.Store(false)
 					dropped++
 					continue
 				}

@@ -17,9 +17,11 @@ const (
 // the program. What the operation opens then has the same callers. It is found
 // out once for each stack; false if it is not plain.
 func (s *Stack) InOperation() bool {
-	if s == nil {
-		return false
-	}
+	return s != nil && (s.operation.Load() == operationYes || s.findOperation())
+}
+
+// findOperation is InOperation where it is not known yet, or false.
+func (s *Stack) findOperation() bool {
 	known := s.operation.Load()
 	if known == operationUnknown {
 		known = operationNo

@@ -7,7 +7,13 @@ import (
 )
 
 // Clear takes all arguments away.
-func (a *Args) Clear() { a.values, a.bytes = a.values[:0], a.bytes[:0] }
+func (a *Args) Clear() {
+	if a.values == nil {
+		a.values, a.bytes = a.few[:0], a.short[:0]
+		return
+	}
+	a.values, a.bytes = a.values[:0], a.bytes[:0]
+}
 
 // Size is how many bytes texts and blobs have together.
 func (a *Args) Size() int { return len(a.bytes) }

@@ -37,15 +37,17 @@ func waitFree(unsafe.Pointer)                    {}
 
 func forget(any) {}
 
-func canRun() bool                      { return false }
-func (c *Cursor) exec(*Args) int        { return Unbound }
-func (c *Cursor) query(*Args) int       { return Unbound }
-func (c *Cursor) runOnce() int          { return Unbound }
-func (c *Cursor) readRow()              {}
-func (c *Cursor) step() int             { return Unbound }
-func (c *Cursor) reset() int            { return OK }
-func (c *Cursor) columnName(int) string { return "" }
-func (c *Cursor) columnType(int) string { return "" }
+func canRun() bool               { return false }
+func (c *Cursor) exec(*Args) int { return Unbound }
+
+// Query is not called: NewCursor returned nil, Init false.
+func (c *Cursor) Query(*Args) (code int, fresh bool) { return Unbound, false }
+func (c *Cursor) runOnce(bool) int                   { return Unbound }
+func (c *Cursor) readRow()                           {}
+func (c *Cursor) step() int                          { return Unbound }
+func (c *Cursor) reset() int                         { return OK }
+func (c *Cursor) columnName(int) string              { return "" }
+func (c *Cursor) columnType(int) string              { return "" }
 
 func setStmt(any, any) bool                      { return false }
 func monotonic() (int64, bool)                   { return 0, false }

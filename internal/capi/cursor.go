@@ -12,14 +12,22 @@ package capi
 // The calls that step or reset may run the busy handler and Go functions. Codes are SQLite's extended ones, see
 // https://www.sqlite.org/rescode.html.
 type Cursor struct {
+	_    noCopy
 	call call
 	// row has room for the columns. Values point into the statement's memory and
 	// hold until its next step or reset.
 	row []Value
+	few [4]Value // row, if it has room
 	// known: reprepares is what the last Query saw.
 	known      bool
 	reprepares int32
 }
+
+// noCopy has go vet find copies.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
 
 // call is what a call of C reads and writes. It mirrors capi_call, and has no
 // pointer in Go's eyes: none of it is Go's to collect. Addresses have 64 bits so
@@ -43,10 +51,22 @@ const (
 
 // NewCursor returns a cursor for the statement, nil if SQLite or cgo is not there.
 func NewCursor(s Stmt) *Cursor {
-	if s.p == nil || !canRun() {
+	c := new(Cursor)
+	if !c.Init(s) {
 		return nil
 	}
-	return &Cursor{call: call{stmt: uint64(uintptr(s.p))}}
+	return c
+}
+
+// Init makes c a cursor for the statement, for one that is part of something else. It
+// returns false, and c is of no use, if SQLite or cgo is not there.
+func (c *Cursor) Init(s Stmt) bool {
+	if s.p == nil || !canRun() {
+		return false
+	}
+	c.call.stmt = uint64(uintptr(s.p))
+	c.row = c.few[:0]
+	return true
 }
 
 // Exec runs the statement once to its first row or its end: Row, Done, Unbound or
@@ -57,12 +77,12 @@ func (c *Cursor) Exec(args *Args) (code int) { return c.exec(args) }
 
 // Run runs a statement without parameters and rows, such as BEGIN, and resets it:
 // OK or an error. After an error it is not reset, so that the driver's Close returns
-// that with its message.
+// that with its message. timed: At is to tell when that was.
 //
 // https://www.sqlite.org/c3ref/step.html
-func (c *Cursor) Run() (code int) { return c.runOnce() }
+func (c *Cursor) Run(timed bool) (code int) { return c.runOnce(timed) }
 
-// At is when the last Query or Run that ran was over, in nanoseconds on the clock
+// At is when the last Query or timed Run that ran was over, in nanoseconds on the clock
 // of [Monotonic] and up to 10 ms early; 0 if it is not known. Reading that clock costs
 // next to nothing where a precise one costs more than a call of C.
 //
@@ -79,21 +99,6 @@ func Monotonic() (ns int64, ok bool) { return monotonic() }
 // https://www.sqlite.org/c3ref/changes.html
 func (c *Cursor) RowID() int64   { return c.call.rowID }
 func (c *Cursor) Changes() int64 { return c.call.changes }
-
-// Query runs the statement to its first row or its end, as Exec does, and reads
-// the row. fresh says that names and types of the columns may differ from those of
-// the last Query: SQLite has compiled the statement again since, for a schema that
-// changed, or this is the first.
-//
-// https://www.sqlite.org/c3ref/c_stmtstatus_counter.html
-func (c *Cursor) Query(args *Args) (code int, fresh bool) {
-	code = c.query(args)
-	if !c.known || c.reprepares != c.call.reprep || len(c.row) != int(c.call.columns) {
-		c.renew(code)
-		return code, true
-	}
-	return code, false
-}
 
 // renew follows a Query whose columns may be others than before.
 func (c *Cursor) renew(code int) {
@@ -147,8 +152,13 @@ type Value struct {
 	n    int32 // their number
 }
 
-// Args are the arguments of a run, by position. They are used again and again.
+// Args are the arguments of a run, by position. They are used again and again. Like
+// a Cursor they must not be copied once they were used, and must be in the heap: an
+// Exec binds bytes where they lie.
 type Args struct {
+	_      noCopy
 	values []Value
 	bytes  []byte
+	few    [4]Value // values, as long as they have room
+	short  [64]byte // bytes, too
 }

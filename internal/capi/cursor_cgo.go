@@ -178,7 +178,7 @@ static int capi_cursor_exec(uintptr_t call, uintptr_t args, int n, uintptr_t byt
 	return rc;
 }
 
-static int capi_cursor_run(uintptr_t call) {
+static int capi_cursor_run(uintptr_t call, int timed) {
 	capi_call *c = (capi_call *)call;
 	sqlite3_stmt *s = STMT(c->stmt);
 	sqlite3 *db = sqlite3_db_handle(s);
@@ -186,7 +186,7 @@ static int capi_cursor_run(uintptr_t call) {
 	int rc = sqlite3_step(s);
 	if (rc == ROW || rc == DONE) rc = sqlite3_reset(s);
 	if (rc) rc = capi_failed(db, rc);
-	c->at = capi_coarse();
+	if (timed) c->at = capi_coarse();
 	capi_leave(m);
 	return rc;
 }
@@ -298,18 +298,32 @@ func (c *Cursor) exec(a *Args) int {
 	return int(code)
 }
 
-func (c *Cursor) runOnce() int {
-	code := C.capi_cursor_run(addressOf(&c.call))
+func (c *Cursor) runOnce(timed bool) int {
+	clock := C.int(0)
+	if timed {
+		clock = 1
+	}
+	code := C.capi_cursor_run(addressOf(&c.call), clock)
 	runtime.KeepAlive(c)
 	return int(code)
 }
 
-func (c *Cursor) query(a *Args) int {
-	values, n, bytes := a.addresses()
-	code := C.capi_cursor_query(addressOf(&c.call), values, n, bytes, addressOf(unsafe.SliceData(c.row)), C.int(cap(c.row)))
+// Query runs the statement to its first row or its end, as Exec does, and reads
+// the row. fresh says that names and types of the columns may differ from those of
+// the last Query: SQLite has compiled the statement again since, for a schema that
+// changed, or this is the first.
+//
+// https://www.sqlite.org/c3ref/c_stmtstatus_counter.html
+func (c *Cursor) Query(args *Args) (code int, fresh bool) {
+	values, n, bytes := args.addresses()
+	code = int(C.capi_cursor_query(addressOf(&c.call), values, n, bytes, addressOf(unsafe.SliceData(c.row)), C.int(cap(c.row))))
 	runtime.KeepAlive(c)
-	runtime.KeepAlive(a)
-	return int(code)
+	runtime.KeepAlive(args)
+	if !c.known || c.reprepares != c.call.reprep || len(c.row) != int(c.call.columns) {
+		c.renew(code)
+		return code, true
+	}
+	return code, false
 }
 
 func (c *Cursor) readRow() {

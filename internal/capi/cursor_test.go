@@ -111,7 +111,7 @@ func TestCursorForgets(t *testing.T) {
 		args.Clear()
 		args.Text(strings.Repeat("z", 600)) // in the same place
 		runtime.GC()
-		if code := k.Run(); code != capi.OK {
+		if code := k.Run(true); code != capi.OK {
 			t.Fatalf("code %d", code)
 		}
 	}
@@ -180,7 +180,7 @@ func TestCursorTime(t *testing.T) {
 	begin, s2 := cursor(t, c, "BEGIN")
 	defer s2.Close()
 	k.Query(nil)
-	begin.Run()
+	begin.Run(true)
 	after, _ := capi.Monotonic()
 	for _, at := range []int64{k.At(), begin.At()} {
 		if at < now-int64(11*time.Millisecond) || at > after {
