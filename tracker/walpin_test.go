@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 )
 
 // wal makes the WAL of a file that long.
@@ -97,6 +98,7 @@ func TestWALPinChooses(t *testing.T) {
 			inBubble(t, func(l *lab) {
 				p := l.pool(Observe, limits(walLimit))
 				l.on(p, file)
+				synctest.Wait() // the first look comes at once, and would see what is half done
 				c.set(l, p, file)
 				l.sleep(10 * mins)
 				got := ""
