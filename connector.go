@@ -19,11 +19,12 @@ import (
 
 // Connector is one pool. sql.OpenDB takes it, and sql.DB.Close closes it.
 type Connector struct {
-	cfg    Config
-	driver *Driver
-	sqlite *sqlite3.SQLiteDriver
-	pool   *tracker.Pool // nil in mode off
-	traits traits
+	dsn     string
+	tracker *tracker.Tracker
+	driver  *Driver
+	sqlite  *sqlite3.SQLiteDriver
+	pool    *tracker.Pool // nil in mode off
+	traits  traits
 
 	mu     sync.Mutex
 	open   int     // SQLite handles of this pool that its connections use
@@ -41,17 +42,17 @@ func NewConnector(cfg Config) (*Connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Connector{cfg: cfg, driver: &Driver{}, sqlite: cfg.SQLite, traits: traitsOf(cfg.DSN)}
+	c := &Connector{dsn: cfg.DSN, tracker: cfg.Tracker, driver: &Driver{}, sqlite: cfg.SQLite, traits: traitsOf(cfg.DSN)}
 	if c.sqlite == nil {
 		c.sqlite = plain
 	}
 	if cfg.Mode == tracker.Off {
 		return c, nil
 	}
-	if c.cfg.Tracker == nil {
-		c.cfg.Tracker = tracker.Default()
+	if c.tracker == nil {
+		c.tracker = tracker.Default()
 	}
-	c.cfg.Tracker.OfferMemorySource(readMemory, capi.TrimHeap)
+	c.tracker.OfferMemorySource(readMemory, capi.TrimHeap)
 	name, numbered := cfg.Name, false
 	if name == "" {
 		name, numbered = filepath.Base(c.traits.path), true
@@ -59,7 +60,7 @@ func NewConnector(cfg Config) (*Connector, error) {
 			name = "temp"
 		}
 	}
-	c.pool, err = c.cfg.Tracker.NewPool(tracker.PoolConfig{
+	c.pool, err = c.tracker.NewPool(tracker.PoolConfig{
 		Name:     name,
 		Path:     c.traits.file(),
 		Numbered: numbered,
@@ -107,7 +108,7 @@ func (c *Connector) SetPolicy(p tracker.Policy) error {
 // Connect opens a connection. In mode off it is go-sqlite3's own.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	began := time.Now()
-	opened, err := c.sqlite.Open(c.cfg.DSN)
+	opened, err := c.sqlite.Open(c.dsn)
 	if err != nil || c.pool == nil {
 		return opened, err
 	}
@@ -152,7 +153,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	c.mu.Unlock()
 	if linger != nil {
-		c.cfg.Tracker.Go(func() { linger.close() }) // its successor is open
+		c.tracker.Go(func() { linger.close() }) // its successor is open
 	}
 	return n.timed(), nil
 }

@@ -130,7 +130,7 @@ func TestStatementWithoutHandle(t *testing.T) {
 	if err := prepared.Close(); err != nil {
 		t.Error(err)
 	}
-	if n := rawNumber(t, c.connector.cfg.DSN, "SELECT count(*) FROM t"); n != 1 {
+	if n := rawNumber(t, c.connector.dsn, "SELECT count(*) FROM t"); n != 1 {
 		t.Errorf("%d rows, want 1", n)
 	}
 }

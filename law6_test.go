@@ -115,7 +115,7 @@ func TestClosedConnectionLeavesNoZombie(t *testing.T) {
 func TestClosedDriverConnectionLeavesNoZombie(t *testing.T) {
 	t.Parallel()
 	c := drive(t, Config{})
-	dsn := c.connector.cfg.DSN
+	dsn := c.connector.dsn
 	for _, text := range []string{createT, "INSERT INTO t SELECT i FROM " + eleven} {
 		if _, err := c.Exec(text, nil); err != nil {
 			t.Fatal(err)

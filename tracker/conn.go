@@ -53,8 +53,8 @@ type Conn struct {
 	jitter   float64       // share of MaxLifetime taken off
 	lost     atomic.Bool   // a call never came back from SQLite: hands off
 
-	slot      int  // in Tracker.conns, guarded by Tracker.mu
 	unwatched bool // does not count for Tracker.watched, guarded by Tracker.mu
+	slot      int  // in Tracker.conns, guarded by Tracker.mu
 
 	seen   seen
 	memory memory // guarded by Tracker.mu

@@ -78,7 +78,7 @@ func (c *Conn) heldLocked(out []Held, now time.Duration) []Held {
 			Age:          now - r.opened,
 			Idle:         now - c.seen.at,
 			Busy:         busy,
-			Level:        r.level,
+			Level:        int(r.level),
 			Query:        r.query,
 			Exempt:       cmp.Or(r.exempt, c.lease.exempt),
 			Stack:        r.stack.PCs(),

@@ -128,7 +128,7 @@ func (c *Conn) leakLocked(r *Resource, reason Reason, limit, now, idle time.Dura
 		Age:          now - r.opened,
 		Idle:         idle,
 		Limit:        limit,
-		Level:        r.level,
+		Level:        int(r.level),
 		Query:        r.query,
 		Exempt:       r.exempt,
 		Stack:        r.stack.PCs(),

@@ -125,6 +125,9 @@ func DefaultPolicy() Policy {
 	}
 }
 
+// defaultPolicy serves the pools that have it. Nobody writes to it.
+var defaultPolicy = DefaultPolicy()
+
 // Validate returns an error that names the first limit that cannot be used.
 func (p Policy) Validate() error {
 	for _, d := range []struct {

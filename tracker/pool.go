@@ -109,7 +109,12 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 
 // limit sets the policy. Nobody else does: the pool is new, or Tracker.mu is held.
 func (p *Pool) limit(policy Policy) {
-	p.policy.Store(&policy)
+	held := &defaultPolicy
+	if policy != defaultPolicy {
+		own := policy
+		held = &own
+	}
+	p.policy.Store(held)
 	p.maxAccess.Store(policy.MaxAccess)
 }
 

@@ -77,7 +77,7 @@ func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
 		r.LeasedAt = t.clock.at(c.lease.opened)
 	}
 	if c.tx.id != 0 {
-		r.TransactionLevel = c.tx.level
+		r.TransactionLevel = int(c.tx.level)
 		r.TxOpened = t.clock.at(c.tx.opened)
 		if c.tx.watch.id == c.tx.id {
 			r.TxAge = now - c.tx.watch.first

@@ -16,11 +16,11 @@ type Resource struct {
 	// noticed says that the reaper has looked at it, or that it is over: what
 	// its owner does is activity, or fails, from now on.
 	noticed atomic.Bool
+	level   int32
 	id      uint64 // 0: closed
 	opened  time.Duration
 	query   string
 	exempt  string
-	level   int
 	stack   *callstack.Stack
 
 	next, prev *Resource // in its connection's list, guarded by Conn.mu

@@ -22,7 +22,7 @@ func (c *Conn) BeganTx(query, exempt string) uint64 {
 // SetLevel records the transaction's depth: 1 more for each savepoint.
 func (c *Conn) SetLevel(level int) {
 	c.Record()
-	c.tx.level = level
+	c.tx.level = int32(level)
 	c.Recorded()
 }
 
