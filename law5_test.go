@@ -38,9 +38,11 @@ const sitting = "SELECT sum(sit()+i) FROM (SELECT 1 AS i UNION ALL SELECT 2)"
 func TestLateOrderHitsNobody(t *testing.T) {
 	for name, test := range map[string]struct {
 		end, begin []string // of the transaction meant, and before the operation
+		raw        bool     // the transaction goes on, on a connection that is the program's now
 	}{
-		"autocommit":          {[]string{"COMMIT"}, nil},
-		"another transaction": {[]string{"ROLLBACK"}, []string{"BEGIN"}},
+		"autocommit":          {[]string{"COMMIT"}, nil, false},
+		"another transaction": {[]string{"ROLLBACK"}, []string{"BEGIN"}, false},
+		"raw":                 {nil, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -53,6 +55,9 @@ func TestLateOrderHitsNobody(t *testing.T) {
 			late := order(tracker.ScopeTransaction, own.txn.id)
 			run(t, c, test.end...)
 			run(t, c, test.begin...)
+			if test.raw {
+				own.Raw()
+			}
 			done := make(chan error, 1)
 			go func() { done <- try(c, "INSERT INTO t "+sitting) }()
 			<-sit.inside
@@ -76,7 +81,7 @@ func TestLateOrderHitsNobody(t *testing.T) {
 			case err := <-done:
 				t.Errorf("the operation that nobody meant: %v", err)
 			}
-			if test.begin != nil {
+			if test.begin != nil || test.raw {
 				run(t, c, "COMMIT")
 			}
 			if n := g.rows(t); n != 1 {
@@ -84,44 +89,6 @@ func TestLateOrderHitsNobody(t *testing.T) {
 			}
 		})
 	}
-}
-
-// What runs on a connection that was handed out raw is the program's: a decision that
-// comes then is void.
-func TestLateOrderSparesRaw(t *testing.T) {
-	t.Parallel()
-	sit := newCounting()
-	g := open(t, Config{SQLite: sit.driver()})
-	run(t, g, createT)
-	c := g.conn(t)
-	run(t, c, "BEGIN")
-	own := g.last()
-	late := order(tracker.ScopeTransaction, own.txn.id)
-	own.Raw()
-	done := make(chan error, 1)
-	go func() { done <- try(c, "INSERT INTO t "+sitting) }()
-	<-sit.inside
-	k := control{weak.Make(own)}
-	if out := k.Carry(late); out != tracker.Void {
-		t.Errorf("Carry: %v, want Void", out)
-	}
-	if !own.condemn(late) || !k.Nudge() { // handed out behind Carry's look
-		t.Error("not condemned: not the case that was meant")
-	}
-	for range 2 {
-		sit.goOn <- struct{}{}
-		select {
-		case <-sit.inside:
-		case err := <-done:
-			wantErr(t, "the operation", err, nil)
-			run(t, c, "COMMIT")
-			if n := g.rows(t); n != 1 {
-				t.Errorf("%d rows, want 1", n)
-			}
-			return
-		}
-	}
-	t.Error("a third row")
 }
 
 // Condemned, over, and the next one runs: a late nudge does nothing to it.

@@ -101,6 +101,7 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	t.mu.Lock()
 	p.name = t.freeNameLocked(cfg.Name, cfg.Numbered)
 	t.pools[p.name] = p
+	p.heard.Store(t.heard)
 	t.countListenersLocked()
 	t.countPoolsLocked(p)
 	t.mu.Unlock()

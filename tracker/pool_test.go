@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -274,5 +275,36 @@ func TestPoolCloseTwice(t *testing.T) {
 	}
 	if s := tr.Stats(); s.Created != 1 || s.Recycled != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestSetPolicyIsWhole: a policy and what leases read of it change together, so not
+// while another SetPolicy may be at it.
+func TestSetPolicyIsWhole(t *testing.T) {
+	tr := New(Options{})
+	p := newPool(t, tr, PoolConfig{Mode: Basic, Logger: quiet})
+	policy := DefaultPolicy()
+	policy.MaxAccess = 7
+	tr.mu.Lock() // the other one
+	set := make(chan error, 1)
+	begun := make(chan struct{})
+	go func() {
+		close(begun)
+		set <- p.SetPolicy(policy)
+	}()
+	<-begun
+	for range 1000 {
+		runtime.Gosched()
+		if p.Policy().MaxAccess == 7 || p.maxAccess.Load() == 7 {
+			t.Error("the policy changes beside another SetPolicy")
+			break
+		}
+	}
+	tr.mu.Unlock()
+	if err := <-set; err != nil {
+		t.Fatal(err)
+	}
+	if p.Policy().MaxAccess != 7 || p.maxAccess.Load() != 7 {
+		t.Errorf("%d and %d, want 7", p.Policy().MaxAccess, p.maxAccess.Load())
 	}
 }

@@ -37,6 +37,7 @@ type Tracker struct {
 	pulses     []*pulse // theirs, in the same order
 	detectors  []*detector
 	epoch      uint64 // counts changes of policy and detectors
+	heard      bool   // what the pools were told, see Pool.heard
 	reaper     reaper
 	monitor    monitor
 	watched    int // connections of pools that need the reaper
@@ -159,7 +160,9 @@ func (t *Tracker) add(c *Conn) {
 	c.slot = len(t.conns)
 	t.conns = append(t.conns, c)
 	t.pulses = append(t.pulses, c.pulse)
-	t.hearLocked(c.pool)
+	if c.pool.heard.Load() != t.heard { // closed meanwhile
+		c.pool.heard.Store(t.heard)
+	}
 	c.pool.file = c.file
 	c.pool.open++
 	c.pool.alive++
@@ -231,18 +234,14 @@ func (t *Tracker) countListenersLocked() {
 	}
 	t.leaseTold.Store(want)
 	t.leaseEvents.Store(want || t.leaseTimes.on.Load())
-	for _, p := range t.pools {
-		t.hearLocked(p)
-	}
-	for _, c := range t.conns { // maybe of a pool that was closed before they came
-		t.hearLocked(c.pool)
-	}
-}
-
-// hearLocked tells a pool whether there is anything to tell.
-func (t *Tracker) hearLocked(p *Pool) {
-	if want := t.leaseEvents.Load() || t.traceHook.Load() != nil; p.heard.Load() != want {
-		p.heard.Store(want)
+	if heard := t.leaseEvents.Load() || t.traceHook.Load() != nil; heard != t.heard {
+		t.heard = heard
+		for _, p := range t.pools {
+			p.heard.Store(heard)
+		}
+		for _, c := range t.conns { // maybe of a pool that was closed before they came
+			c.pool.heard.Store(heard)
+		}
 	}
 }
 
