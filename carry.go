@@ -4,7 +4,6 @@ import (
 	"time"
 	"weak"
 
-	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -37,8 +36,11 @@ func (k control) Carry(o *tracker.Order) tracker.Outcome {
 	if c == nil {
 		return tracker.Void
 	}
+	if o.Scope == tracker.ScopeGiveUp {
+		return c.giveUp(o)
+	}
 	if c.gate.try(o.Word) {
-		return c.carryInside(o)
+		return c.inside(func() tracker.Outcome { return c.carry(o) })
 	}
 	if o.Scope != tracker.ScopeTransaction || o.Word != 0 {
 		return tracker.Void // it moves: no leak any more, or the next check sees it
@@ -83,10 +85,10 @@ func (c *conn) stopCondemned() bool {
 	})
 }
 
-// carryInside carries an order out with the gate held, and gives it back. A Go
-// hook of the program may run under ROLLBACK; if it panics, SQLite's mutex may
-// be locked for ever, so nobody may touch the connection any more.
-func (c *conn) carryInside(o *tracker.Order) (out tracker.Outcome) {
+// inside calls f for the reaper with the gate held, and gives it back. A Go hook of
+// the program may run under ROLLBACK; if it panics, SQLite's mutex may be locked for
+// ever, so nobody may touch the connection any more.
+func (c *conn) inside(f func() tracker.Outcome) (out tracker.Outcome) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -100,7 +102,7 @@ func (c *conn) carryInside(o *tracker.Order) (out tracker.Outcome) {
 	// Closing rows may commit, and closing must not wait for a lock here.
 	c.wait.Stop(true)
 	c.drain()
-	out = c.carry(o)
+	out = f()
 	c.wait.Stop(false)
 	returned = true
 	return out
@@ -126,8 +128,6 @@ func (c *conn) carry(o *tracker.Order) tracker.Outcome {
 		}
 	case tracker.ScopeLease:
 		return c.reapLease(o)
-	case tracker.ScopeClose:
-		return c.closeIdle(o)
 	case tracker.ScopeRelease:
 		c.releaseMemory()
 		return tracker.Done
@@ -142,7 +142,14 @@ func (c *conn) carry(o *tracker.Order) tracker.Outcome {
 // that keeps its locks. See https://www.sqlite.org/c3ref/close.html.
 func (c *conn) reapLease(o *tracker.Order) tracker.Outcome {
 	why := c.session.verify(c)
-	err := reaped(o.Leaks[0])
+	if why == "" && c.wrapped && !c.rec.Pool().SeesCheckIns() {
+		why = "a wrapper around the driver hides check-ins: who has the connection is not known"
+	}
+	var err error = reaped(o.Leaks[0])
+	if t := c.txn.tomb; t != nil { // its owner has been told, and maybe not rolled back
+		err = t.err
+		c.rolledBack = t.byGuard
+	}
 	for i := len(c.rows) - 1; i >= 0; i-- {
 		own := err
 		for _, l := range o.Leaks {
@@ -174,22 +181,6 @@ func (c *conn) reapLease(o *tracker.Order) tracker.Outcome {
 	return tracker.Done
 }
 
-// closeIdle closes a connection that sits in the pool.
-func (c *conn) closeIdle(o *tracker.Order) tracker.Outcome {
-	if c.leased || c.txn.open || c.txn.tomb != nil {
-		return tracker.Void
-	}
-	if why := c.session.verify(c); why != "" {
-		c.rec.ReportKept(why)
-		c.releaseMemory()
-		return tracker.Kept
-	}
-	c.finalizeAll()
-	c.rec.Recycled(o.Reason)
-	c.die(&ReapedError{Leak: tracker.Leak{Kind: tracker.KindConnection, Reason: o.Reason}})
-	return tracker.Done
-}
-
 // releaseMemory gives back what the connection can do without.
 func (c *conn) releaseMemory() {
 	c.texts.drop()
@@ -205,8 +196,8 @@ func (c *conn) die(err error) {
 	c.forgetConn()
 	c.rec.ForceClosed()
 	theWatchdog.remove(&c.watch)
-	h, connector := c.takeHandle(), c.connector
-	c.rec.Pool().Tracker().Go(func() { connector.closeHandle(h, capi.DB{}, false) })
+	h := c.takeHandle()
+	c.rec.Pool().Tracker().Go(func() { h.close() })
 }
 
 // carryCondemned carries out, on the owner's way back from SQLite, what came

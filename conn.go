@@ -21,6 +21,9 @@ type conn struct {
 	rec    *tracker.Conn // immutable
 	inner  sqliteConn    // immutable
 	leased bool
+	// wrapped: database/sql reaches it through somebody else's driver, which may
+	// hide ResetSession and IsValid. Immutable.
+	wrapped bool
 	// discard: not fit for the pool; IsValid says so at check-in.
 	discard bool
 	// busyHandler: the guard's own is installed; progress: so is its progress
@@ -57,8 +60,6 @@ type conn struct {
 	closed bool
 	// forgotten: see forgetConn. Guarded by Connector.mu.
 	forgotten bool
-	// recycled: IsValid gave it up for a limit, Close is next.
-	recycled bool
 	// gone is what a dead connection answers; rolledBack says that its owner
 	// has not rolled back yet what died with it.
 	gone       error

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -26,9 +27,10 @@ type Connector struct {
 	pool    *tracker.Pool // nil in mode off
 	traits  traits
 
+	// polled: a text that named PRAGMA data_version passed by.
+	polled atomic.Bool
+
 	mu     sync.Mutex
-	open   int     // SQLite handles of this pool that its connections use
-	linger *handle // a recycled one that waits for its successor
 	closed bool
 }
 
@@ -125,26 +127,25 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if !n.db.OK() {
 		c.pool.Lacks("sqlite3 handle")
 	}
-	n.leased = !fromOpener()
+	caller := callstack.Capture(nil)
+	n.leased = !fromOpener(caller)
 	n.rec = c.pool.New(n.leased, exemption(ctx))
+	if n.wrapped = !fromSQL(caller); n.wrapped {
+		n.rec.Wrapped()
+	}
 	n.rec.TraceLease(ctx)
 	n.rec.OpenedIn(took)
 	n.gate.word = n.rec.Word()
 	if c.traits.shared {
 		n.gate.share(c.traits.cacheGate(n.filename()))
 	}
-	n.begins.once = c.sqlite.ConnectHook != nil || len(c.sqlite.Extensions) > 0
+	n.begins.once = c.showsHandles()
 	n.texts.on = !c.traits.keepsTexts && n.gate.shared == nil && !n.begins.once
 	n.session.start(n)
 	n.startWaiting()
 	if c.sqlite.ConnectHook != nil {
 		n.sync()
 	}
-	c.mu.Lock()
-	c.open++
-	linger := c.linger
-	c.linger = nil
-	c.mu.Unlock()
 	n.dropped = runtime.AddCleanup(n, (*tracker.Conn).Dropped, n.rec)
 	n.rec.Register(control{weak.Make(n)}) // the reaper may come from here on
 	c.mu.Lock()
@@ -152,9 +153,6 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 		orphans.Store(n, struct{}{})
 	}
 	c.mu.Unlock()
-	if linger != nil {
-		c.tracker.Go(func() { linger.close() }) // its successor is open
-	}
 	return n.timed(), nil
 }
 
@@ -166,8 +164,7 @@ func (c *Connector) Close() error {
 		open = c.pool.Controls()
 	}
 	c.mu.Lock()
-	linger := c.linger
-	c.linger, c.closed = nil, true
+	c.closed = true
 	// Nothing of database/sql holds what is still leased from here on. It stays
 	// watched until it is closed or reaped; collected, it would keep its locks.
 	for _, k := range open {
@@ -176,15 +173,17 @@ func (c *Connector) Close() error {
 		}
 	}
 	c.mu.Unlock()
-	var err error
-	if linger != nil {
-		err = linger.close()
-	}
 	theWatchdog.settle()
 	if c.pool != nil {
 		c.pool.Close()
 	}
-	return err
+	return nil
+}
+
+// showsHandles reports whether the program sees the handle of each connection, and
+// may keep it.
+func (c *Connector) showsHandles() bool {
+	return c.sqlite.ConnectHook != nil || len(c.sqlite.Extensions) > 0
 }
 
 // orphans holds the connections that are leased while their pool is closed.
@@ -222,27 +221,15 @@ func (c *conn) takeHandle() handle {
 	return h
 }
 
-// closeHandle closes a connection's SQLite handle. The last handle of a file
-// tears its WAL down when it closes and the next open builds it again: one that
-// is only recycled lingers until its successor is open.
-func (c *Connector) closeHandle(h handle, db capi.DB, recycled bool) error {
-	if recycled {
-		db.ReleaseMemory() // before anybody else can close it
-	}
-	c.mu.Lock()
-	c.open--
-	if recycled && c.open == 0 && c.linger == nil && !c.closed {
-		c.linger = &h
-		c.mu.Unlock()
-		return nil
-	}
-	c.mu.Unlock()
-	return h.close()
+// fromOpener reports whether database/sql's background opener is calling Connect: it
+// puts the connection into the pool, or hands it to somebody who waits, without a
+// word.
+func fromOpener(caller *callstack.Stack) bool {
+	return caller.Calls("database/sql.(*DB).openNewConnection")
 }
 
-// fromOpener reports whether database/sql's background opener is calling: it
-// puts the connection into the pool, or hands it to somebody who waits,
-// without a word.
-func fromOpener() bool {
-	return callstack.Capture(nil).Calls("database/sql.(*DB).openNewConnection")
+// fromSQL reports whether database/sql itself is calling Connect. A wrapper in
+// between may hide ResetSession and IsValid from it.
+func fromSQL(caller *callstack.Stack) bool {
+	return caller.CalledFrom("github.com/sqlite-leakguard/sqlite-leakguard.(*Connector).Connect", "database/sql.(*DB).")
 }

@@ -32,7 +32,7 @@
 //	sql.Conn that holds nothing          leak_after      reported, its memory released
 //
 // A statement that runs is activity, however long it runs; so is reading rows.
-// tx_timeout is the only limit that hits running work.
+// tx_limit, off by default, is the only limit that hits running work.
 //
 // # DSN keys
 //
@@ -48,20 +48,22 @@
 //	_leakguard_name             file and number    name of the pool in reports
 //	_leakguard_stacks           on                 off: no call sites are recorded, so reports name none
 //
-// Limits of a connection. One that is given up is closed, and database/sql
-// opens another when it needs one. For max_lifetime and max_access a pool gives
-// up one connection in each check_interval at the most:
+// Limits of a connection. One that is given up is refreshed where it is: what the
+// guard keeps prepared on it is finalized, and its caches are released. It is closed
+// only where no program can miss it (see [tracker.Refresh]):
 //
 //	key                         default            consequence
-//	_leakguard_max_lifetime     30m                age (less up to 2.5 % at random) at which it is given up when it is checked in or idle
-//	_leakguard_max_idle         5m                 time in the pool after which it is closed
-//	_leakguard_max_access       1000               leases after which it is given up when it is checked in
+//	_leakguard_max_lifetime     30m                age since it was opened or refreshed (less up to 2.5 % at random) at which it is given up
+//	_leakguard_max_idle         5m                 time in the pool after which it is given up
+//	_leakguard_max_access       1000               leases, since it was opened or refreshed, after which what is kept prepared is finalized
+//	_leakguard_expire           refresh            close: whatever sits in the pool and carries no session state is closed, see [tracker.Close]
 //
 // Limits of what a program holds:
 //
 //	key                         default            consequence
 //	_leakguard_leak_after       5m                 time without activity after which what a lease holds is reported; undone at the next check
-//	_leakguard_tx_timeout       10m                age at which a transaction is interrupted and rolled back
+//	_leakguard_tx_timeout       10m                age at which a transaction is reported, again each tx_timeout; rolled back once it rests for a tenth of that
+//	_leakguard_tx_limit         0                  age at which a transaction is interrupted and rolled back, also at work
 //	_leakguard_max_statements   100                open statements of one text on one connection that are reported
 //	_leakguard_max_pools        20                 open pools of one database file that are reported, with the call that opened most of them
 //	_leakguard_wal_limit        64MiB              size of the WAL above which the oldest reader that keeps it from being reset is reported
@@ -75,9 +77,9 @@
 // Limits of memory, looked at by a monitor that waits for nobody:
 //
 //	key                         default            consequence
-//	_leakguard_conn_memory      50MiB              memory above which a connection's caches are released, and it is given up at check-in if that did not help
+//	_leakguard_conn_memory      50MiB              memory above which a connection's caches are released, and it is given up if that did not help
 //	_leakguard_leak_memory      100MiB             memory above which a leased connection is reported; nothing is undone
-//	_leakguard_pressure         0.85               used share of the machine's or container's memory at which caches are released and idle connections closed
+//	_leakguard_pressure         0.85               used share of the machine's or container's memory at which caches are released and idle connections given up
 //	_leakguard_memory_interval  30s                period of the memory monitor; cannot be 0
 //
 // [Connector.SetPolicy] changes the limits while the pool is in use.
@@ -87,7 +89,7 @@
 //	enforce  find, report, undo; the default
 //	observe  find and report; no limit undoes anything
 //	basic    no goroutine: only what happens in the program's own calls, that is
-//	         max_lifetime and max_access at check-in; for unit tests
+//	         max_lifetime and max_access, which refresh at check-in; for unit tests
 //	off      go-sqlite3 itself, nothing in between
 //
 // Rows and statements that nothing points to any more are closed in every mode
@@ -131,8 +133,8 @@
 //
 // Leaks are logged at level warn to [slog.Default], or to Config.Logger. [OnLeak]
 // calls a function once for each of them. [tracker.Tracker.Subscribe] tells of
-// every event: opened, suspect, proven, recovered, reaped, recycled, kept,
-// closed, blocked, and check-out and check-in while somebody listens. Callbacks run one
+// every event: opened, suspect, proven, recovered, reaped, recycled, refreshed,
+// kept, closed, blocked, pressure, degraded, and check-out and check-in while somebody listens. Callbacks run one
 // after the other on a goroutine of the guard's, outside every lock; they may
 // call anything, sql.DB.Close included. A panic in one is contained and counted,
 // and when more than 1024 events wait, later ones are dropped and counted.
@@ -147,15 +149,16 @@
 //
 // # What is never undone
 //
-// A connection is never closed by a limit if a new one would lack something:
+// A connection is never closed by the guard if a new one would lack something:
 //
 //   - databases in memory and temporary ones (:memory:, mode=memory, vfs=memdb,
 //     an empty name, a shared cache in memory): closing would destroy the data
 //   - a database is attached, or temporary objects exist
 //   - a PRAGMA was set by the program, also if it was set back
 //   - locking_mode=EXCLUSIVE, a vfs that is not the system's own
-//   - the path of the file leads to another file by now
-//   - the real connection was handed out ([SQLiteConn], Raw), ever
+//   - the DSN names another file by now
+//   - the program saw its handle: the real connection was handed out
+//     ([SQLiteConn], Raw), ever, or Config.SQLite has a ConnectHook or extensions
 //
 // That is told once per pool and reason. What its lease holds is undone all the
 // same, and its memory released. While the real connection is out, and for what

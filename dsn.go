@@ -33,15 +33,17 @@ var dsnParams = []dsnParam{
 	dsnField(dsnPrefix+"_stacks", "on or off: record the call sites",
 		dsnStacks, func(c *Config) *bool { return &c.NoStacks }),
 
-	dsnLimit("max_lifetime", "age at which a connection is recycled",
+	dsnLimit("max_lifetime", "age at which a connection is given up",
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.MaxLifetime }),
-	dsnLimit("max_idle", "time in the pool after which a connection is closed",
+	dsnLimit("max_idle", "time in the pool after which a connection is given up",
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.MaxIdle }),
 	dsnLimit("leak_after", "time without activity that makes a lease a suspect",
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.LeakAfter }),
-	dsnLimit("tx_timeout", "age at which a transaction is rolled back",
+	dsnLimit("tx_timeout", "age at which a transaction is a suspect, rolled back once it rests",
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.TxTimeout }),
-	dsnLimit("max_access", "leases after which a connection is recycled",
+	dsnLimit("tx_limit", "age at which a transaction is rolled back even if it works",
+		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.TxLimit }),
+	dsnLimit("max_access", "leases after which what is kept prepared is finalized",
 		dsnCount, func(p *tracker.Policy) *int64 { return &p.MaxAccess }),
 	dsnLimit("max_statements", "open statements of one SQL text that are reported",
 		dsnCount, func(p *tracker.Policy) *int64 { return &p.MaxStatements }),
@@ -55,6 +57,8 @@ var dsnParams = []dsnParam{
 		dsnSize, func(p *tracker.Policy) *int64 { return &p.LeakMemory }),
 	dsnLimit("pressure", "used share of the system's memory that starts a clean-up",
 		dsnShare, func(p *tracker.Policy) *float64 { return &p.Pressure }),
+	dsnLimit("expire", "refresh or close: what giving a connection up means",
+		dsnExpiry, func(p *tracker.Policy) *tracker.Expiry { return &p.Expire }),
 	dsnLimit("check_interval", "period of the reaper, cannot be 0",
 		dsnPeriod("want a duration above 0 such as 60s (_leakguard=basic runs without the reaper)"),
 		func(p *tracker.Policy) *time.Duration { return &p.CheckInterval }),
@@ -97,17 +101,19 @@ func dsnLimit[T any](limit, doc string, k dsnKind[T], field func(*tracker.Policy
 //	_leakguard                  mode: enforce, observe, basic or off
 //	_leakguard_name             name of the pool in reports and metrics
 //	_leakguard_stacks           on or off: record the call sites
-//	_leakguard_max_lifetime     age at which a connection is recycled
-//	_leakguard_max_idle         time in the pool after which a connection is closed
+//	_leakguard_max_lifetime     age at which a connection is given up
+//	_leakguard_max_idle         time in the pool after which a connection is given up
 //	_leakguard_leak_after       time without activity that makes a lease a suspect
-//	_leakguard_tx_timeout       age at which a transaction is rolled back
-//	_leakguard_max_access       leases after which a connection is recycled
+//	_leakguard_tx_timeout       age at which a transaction is a suspect, rolled back once it rests
+//	_leakguard_tx_limit         age at which a transaction is rolled back even if it works
+//	_leakguard_max_access       leases after which what is kept prepared is finalized
 //	_leakguard_max_statements   open statements of one SQL text that are reported
 //	_leakguard_max_pools        open pools of one file that are reported
 //	_leakguard_wal_limit        size of the WAL above which its oldest reader is a suspect
 //	_leakguard_conn_memory      memory above which a connection is shrunk
 //	_leakguard_leak_memory      memory above which a leased connection is a suspect
 //	_leakguard_pressure         used share of the system's memory that starts a clean-up
+//	_leakguard_expire           refresh or close: what giving a connection up means
 //	_leakguard_check_interval   period of the reaper, cannot be 0
 //	_leakguard_memory_interval  period of the memory monitor, cannot be 0
 //
@@ -353,6 +359,16 @@ var dsnMode = dsnKind[tracker.Mode]{
 		return m, err
 	},
 	format: tracker.Mode.String,
+}
+
+var dsnExpiry = dsnKind[tracker.Expiry]{
+	parse: func(s string) (e tracker.Expiry, err error) {
+		if e.UnmarshalText([]byte(s)) != nil {
+			err = errors.New("want refresh or close")
+		}
+		return e, err
+	},
+	format: tracker.Expiry.String,
 }
 
 var dsnText = dsnKind[string]{

@@ -26,3 +26,6 @@ func (f fileID) same(other fileID) bool {
 func (f fileID) describe(path, cache string) tracker.File {
 	return tracker.File{Path: path, Cache: cache}
 }
+
+// mayOpen reports whether the file is there; its rights are not asked.
+func mayOpen(path string, write bool) bool { return identify(path).known() }

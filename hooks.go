@@ -1,10 +1,6 @@
 package leakguard
 
-import (
-	"context"
-
-	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
-)
+import "context"
 
 // The hooks that database/sql calls with its own locks held, ResetSession and
 // IsValid (hotpath_lease.go) with what they lead to, and Close: nothing here waits
@@ -36,30 +32,6 @@ func (c *conn) sync() {
 	}
 }
 
-// mayRecycle reports whether the connection may be given up for a limit now.
-func (c *conn) mayRecycle(reason tracker.Reason) bool {
-	if c.session.told || !c.rec.MayRecycle(reason) {
-		return false
-	}
-	if reason == tracker.ReasonConnMemory || reason == tracker.ReasonPressure {
-		c.releaseMemory() // the monitor may have found it busy, or in a transaction
-		if bytes, ok := c.db.Memory(c.gate.shared != nil); !ok || !c.rec.StillHeavy(reason, bytes) {
-			return false
-		}
-	}
-	if why := c.session.verify(c); why != "" {
-		c.session.told = c.session.forever != ""
-		c.rec.ReportKept(why)
-		c.releaseMemory()
-		return false
-	}
-	if !c.rec.AllowRecycle(reason) {
-		return false // another one was faster
-	}
-	c.rec.Recycled(reason)
-	return true
-}
-
 // Close closes the connection. Statements and rows that are still open go
 // first: over them, SQLite would keep file and locks for good. See
 // https://www.sqlite.org/c3ref/close.html on zombies.
@@ -86,7 +58,8 @@ func (c *conn) Close() error {
 		// An interrupt must not reach a handle that is closed: without a
 		// transaction none is sent, and behind take none is on its way.
 		c.gate.take(0)
-		err = c.connector.closeHandle(c.takeHandle(), c.db, c.recycled)
+		h := c.takeHandle()
+		err = h.close()
 	}
 	c.rec.Close()
 	c.dropped.Stop()

@@ -36,9 +36,13 @@ func (c *conn) ResetSession(ctx context.Context) error {
 		c.leave(nil)
 		return driver.ErrBadConn
 	}
-	if c.waiting.Load() {
+	if c.waiting.Load() || c.wrapped {
 		c.rec.Recorded()
 		c.drain()
+		if c.wrapped && !c.shownReset(f) {
+			c.leave(nil)
+			return driver.ErrBadConn
+		}
 		c.rec.Record()
 	}
 	c.checkOut(ctx, exempt)
@@ -116,10 +120,13 @@ func (c *conn) IsValid() bool {
 		c.rec.Recorded()
 		return false
 	}
-	if c.waiting.Load() || c.raw.Load() {
+	if c.waiting.Load() || c.raw.Load() || c.wrapped {
 		c.rec.Recorded()
 		c.drain()
 		c.takeBack(f)
+		if c.wrapped {
+			c.rec.Pool().SawCheckIn()
+		}
 		c.rec.Record()
 	}
 	reason := c.rec.CheckIn()
@@ -139,8 +146,8 @@ func (c *conn) IsValid() bool {
 				valid = false
 			}
 		}
-	} else if valid && reason != "" && !c.txn.open && c.mayRecycle(reason) {
-		c.recycled, valid = true, false
+	} else if valid && reason != "" && !c.txn.open {
+		valid = c.expire(reason)
 	}
 	c.leave(nil)
 	return valid

@@ -8,14 +8,13 @@ import (
 )
 
 // session is what a connection carries that a new one of the same DSN would
-// lack. Policy never closes a connection that carries any. Guarded by the gate.
+// lack. The guard never closes a connection that carries any. Guarded by the gate.
 type session struct {
 	// forever is why this connection is kept, found at open or as a PRAGMA
 	// passed by. Values are not compared: a PRAGMA set back counts all the same.
 	forever string
-	told    bool // and that was told at a check-in
 	// attach and temp say that such a text passed by; whether something is
-	// left of it is asked before a recycle.
+	// left of it is asked before a lease that was reaped is closed.
 	attach, temp bool
 
 	path string
@@ -33,7 +32,10 @@ func (s *session) start(c *conn) {
 		s.forever = "locking_mode=EXCLUSIVE: a new connection would lack the lock"
 	case t.vfs != "" && t.vfs != "unix" && t.vfs != "win32":
 		s.forever = "vfs=" + t.vfs + ": what closing means there is not known"
-	default:
+	case c.connector.showsHandles():
+		s.forever = "its handle was given to a ConnectHook or an extension"
+	}
+	if s.forever == "" {
 		s.path, s.file = filename, identify(filename)
 		c.rec.OpenedFile(s.file.describe(filename, c.gate.cache()))
 		return
@@ -68,6 +70,9 @@ func (s *session) note(c *conn, class textClass, query string) {
 	if class&textTemp != 0 {
 		s.temp = true
 	}
+	if class&textHistory != 0 {
+		c.connector.polled.Store(true)
+	}
 	if class&textPragma != 0 && s.forever == "" {
 		s.keep(c, "PRAGMA "+pragmaName(query)+" was set by the program")
 	}
@@ -78,8 +83,12 @@ func (s *session) keep(c *conn, why string) {
 	c.rec.Keep(why)
 }
 
-// verify returns why the connection must not be closed by policy, "" if it
-// may. The caller holds the gate, and no transaction is open.
+// none reports whether the connection never carried anything that a new one would
+// lack, without asking SQLite: a query would take a lock on the file for a moment.
+func (s *session) none() bool { return s.forever == "" && !s.attach && !s.temp && s.file.known() }
+
+// verify returns why the connection must not be closed, "" if it may. The caller
+// holds the gate, and no transaction is open.
 func (s *session) verify(c *conn) string {
 	switch {
 	case s.forever != "":
@@ -91,8 +100,8 @@ func (s *session) verify(c *conn) string {
 	case !s.file.known():
 		return "its file could not be examined"
 	}
-	if !identify(s.path).same(s.file) {
-		return "its path leads to another file by now"
+	if !c.connector.traits.names(s.path, s.file) {
+		return "its DSN names another file by now"
 	}
 	s.attach, s.temp = false, false
 	return ""

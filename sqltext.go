@@ -27,6 +27,7 @@ const (
 	textTemp                           // may create or drop objects of the temp schema
 	textPragma                         // PRAGMA with an argument that may change session state
 	textEndsTx                         // some statement is COMMIT, END or a full ROLLBACK
+	textHistory                        // may ask PRAGMA data_version, or store a text that does
 )
 
 // stepKind is a kind of transaction control statement, see
@@ -55,6 +56,9 @@ type txStep struct {
 // every statement, so it does not allocate, and an ordinary query is let go
 // after a look at its first word and a search for a semicolon.
 func classify(sql string) textClass {
+	if asksDataVersion(sql) {
+		return classifyStmts(sql) | textHistory
+	}
 	start := 0
 	if sql != "" && !isSQLLetter(sql[0]) {
 		start = skipSQLSpace(sql, 0)
@@ -68,6 +72,25 @@ func classify(sql string) textClass {
 		}
 	}
 	return classifyStmts(sql)
+}
+
+// asksDataVersion reports whether the name of PRAGMA data_version occurs in sql, in
+// any case and also as that of the table-valued function. The value counts from the
+// connection's opening, see https://www.sqlite.org/pragma.html#pragma_data_version.
+func asksDataVersion(sql string) bool {
+	const before, after = "data", "version"
+	for rest := sql; ; {
+		i := strings.IndexByte(rest, '_')
+		if i < 0 {
+			return false
+		}
+		head := rest[:i]
+		rest = rest[i+1:]
+		if len(head) >= len(before) && len(rest) >= len(after) &&
+			equalFoldSQL(head[len(head)-len(before):], before) && equalFoldSQL(rest[:len(after)], after) {
+			return true
+		}
+	}
 }
 
 // harmlessVerb reports whether the statement at the start of s is one that only
@@ -325,8 +348,9 @@ var (
 		"data_version", "freelist_count", "page_count",
 	}
 	// The argument is written to the database file. The temp schema has a file
-	// of the connection's own.
-	filePragmas = [...]string{"user_version", "application_id", "encoding"}
+	// of the connection's own. (Not encoding: until the file has a page it is the
+	// connection's.)
+	filePragmas = [...]string{"user_version", "application_id"}
 	// Changing where temp tables are kept drops them, and a writable schema
 	// lets INSERT and DELETE work on the temp schema's table.
 	tempPragmas = [...]string{"temp_store", "temp_store_directory", "writable_schema"}

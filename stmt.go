@@ -56,7 +56,7 @@ func (c *conn) openStmt(ctx context.Context, opened driver.Stmt, query string) (
 	st := s.st
 	st.prepared = prepared{inner: inner, handle: capi.OfStmt(opened)}
 	st.query, st.class, st.last, st.open = query, class, nil, 0
-	if st.class&(textAttach|textTemp|textPragma) != 0 {
+	if st.class&(textAttach|textTemp|textPragma|textHistory) != 0 {
 		c.session.note(c, st.class, query) // a PRAGMA acts when it is prepared
 	}
 	st.inputs = inner.NumInput()

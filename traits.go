@@ -79,6 +79,13 @@ func (t traits) file() string {
 	return path
 }
 
+// names reports whether the DSN names this file now, with the working directory
+// and links as they are.
+func (t traits) names(path string, file fileID) bool {
+	resolved, err := filepath.EvalSymlinks(t.file())
+	return err == nil && resolved == path && identify(resolved).same(file)
+}
+
 // cacheGates holds one lock for each shared cache of the process.
 var cacheGates struct {
 	sync.Mutex

@@ -19,6 +19,7 @@ type txn struct {
 	tomb       *tomb
 	id         uint64   // the tracker's, stays behind in a tomb
 	lease      uint64   // in which it began
+	byText     bool     // begun by a SQL text: nobody has to come back for it
 	savepoints []string // as SQLite compares them, the outermost first
 }
 
@@ -40,9 +41,20 @@ type tomb struct {
 // meets it there may be somebody else, so it is met once, and then the
 // connection is replaced. What SQLite aborted was no leak: its owner is likely
 // to be the one who comes back, and is told until leak_after has passed.
+//
+// Where a wrapper hides the pool's hooks nobody says that the connection is in the
+// pool, nor can it be replaced: there the tomb ends with the one who meets it, or
+// the connection would be of no use to anybody for good.
 func (t *tomb) refuse(c *conn) error {
-	if limit := c.connector.pool.Policy().LeakAfter; t.pooled && (t.byGuard || limit > 0 && time.Since(t.since) >= limit) {
-		c.discard = true
+	shown := !c.wrapped || c.rec.Pool().SeesSome()
+	if t.pooled || !shown && c.txn.byText {
+		limit := c.connector.pool.Policy().LeakAfter
+		switch over := t.byGuard || limit > 0 && time.Since(t.since) >= limit; {
+		case over && shown:
+			c.discard = true
+		case over:
+			c.exhume()
+		}
 	}
 	return t.err
 }
@@ -50,7 +62,7 @@ func (t *tomb) refuse(c *conn) error {
 // after brings txn and session up to date when a text has run. The connection
 // is inside the gate.
 func (c *conn) after(ctx context.Context, class textClass, query string, err error) {
-	if class&(textAttach|textTemp|textPragma) != 0 {
+	if class&(textAttach|textTemp|textPragma|textHistory) != 0 {
 		c.session.note(c, class, query)
 	}
 	if class&textTx == 0 && (err == nil || !c.txn.open) {
@@ -141,13 +153,14 @@ func (t *txn) depth(name string) int {
 
 func (c *conn) beginTx(ctx context.Context, query string) {
 	c.beganTx(ctx, query)
+	c.txn.byText = true
 	c.rec.Recorded()
 }
 
 // beganTx is beginTx for an operation that leaves the gate at once: the record
 // stays open.
 func (c *conn) beganTx(ctx context.Context, query string) {
-	c.txn.open, c.txn.outer = true, false
+	c.txn.open, c.txn.outer, c.txn.byText = true, false, false
 	c.txn.savepoints = c.txn.savepoints[:0]
 	c.txn.id = c.rec.BeganTx(query, exemption(ctx))
 	c.rec.TraceTx(ctx)

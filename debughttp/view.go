@@ -482,8 +482,9 @@ func (s *snapshot) counters() []counter {
 		{"blocked", "operations that found a lock taken", st.Blocked},
 		{"created", "connections opened", st.Created},
 		{"reused", "leases of one that had a lease before", st.Reused},
-		{"expired", "given up for age or idleness", st.Expired},
-		{"recycled", "given up for any limit", st.Recycled},
+		{"expired", "closed in the pool for age or idleness", st.Expired},
+		{"recycled", "closed in the pool for any limit", st.Recycled},
+		{"refreshed", "given up for a limit, refreshed where they are", st.Refreshed},
 		{"force_closed", "handles closed by the guard", st.ForceClosed},
 		{"aggressive_cleanups", "responses to memory pressure", st.AggressiveCleanups},
 	}

@@ -28,6 +28,7 @@
 //	sqlite_leakguard.reaped                  Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind
 //	sqlite_leakguard.recovered               Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind
 //	sqlite_leakguard.recycled                Counter        {connection}   db.client.connection.pool.name, sqlite_leakguard.reason
+//	sqlite_leakguard.refreshed               Counter        {connection}   db.client.connection.pool.name, sqlite_leakguard.reason
 //	sqlite_leakguard.force_closed            Counter        {connection}   db.client.connection.pool.name
 //	sqlite_leakguard.blocked                 Counter        {operation}    db.client.connection.pool.name, sqlite_leakguard.reason
 //	sqlite_leakguard.connection.memory       UpDownCounter  By             db.client.connection.pool.name
@@ -92,6 +93,7 @@
 //	sqlite_leakguard.connection.recovered   INFO
 //	sqlite_leakguard.connection.kept        WARN
 //	sqlite_leakguard.connection.recycled    DEBUG
+//	sqlite_leakguard.connection.refreshed   DEBUG
 //	sqlite_leakguard.connection.blocked     WARN
 //	sqlite_leakguard.transaction.suspect    WARN
 //	sqlite_leakguard.transaction.recovered  INFO
@@ -110,10 +112,12 @@
 //	sqlite_leakguard.memory.pressure.ended  INFO
 //	sqlite_leakguard.memory.degraded        WARN
 //
-// A suspect broke a limit; it recovered by itself or was reaped. Proven is
-// garbage collection's word that nobody can close it. Kept, once for each pool
-// and reason, is a connection that a limit would have closed and that must not
-// be closed; recycled is one that was. Blocked is an operation that failed because
+// A suspect broke a limit, and is told again each tx_timeout while it is a
+// transaction that works on; it recovered by itself or was reaped. Proven is
+// garbage collection's word that nobody can close it. A connection that a limit
+// gave up was recycled, that is closed in the pool, or refreshed where it is. Kept,
+// once for each pool and reason, is one that the guard would have closed and that
+// must not be closed. Blocked is an operation that failed because
 // somebody else held a lock, with who that was; at most one each second and pool,
 // where the metric counts all. The events of memory are the process's: pressure as
 // it begins and ends, and degraded, once, if memory cannot be measured, with what

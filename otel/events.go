@@ -34,6 +34,7 @@ var severities = map[tracker.EventType]log.Severity{
 	tracker.EventRecovered: log.SeverityInfo,
 	tracker.EventKept:      log.SeverityWarn,
 	tracker.EventRecycled:  log.SeverityDebug,
+	tracker.EventRefreshed: log.SeverityDebug,
 	tracker.EventBlocked:   log.SeverityWarn,
 	tracker.EventPressure:  log.SeverityWarn,
 	tracker.EventDegraded:  log.SeverityWarn,

@@ -85,9 +85,15 @@ var instruments = []instrument{
 		},
 	},
 	{
-		whole: counter("recycled", "{connection}", "Connections given up for a limit of the pool."),
+		whole: counter("recycled", "{connection}", "Connections in the pool that were closed for a limit."),
 		read: func(p *tracker.PoolFigures, tell func(label, float64)) {
 			byReason(recycling, p.Recycled, tell)
+		},
+	},
+	{
+		whole: counter("refreshed", "{connection}", "Connections that a limit gave up and that stayed open: prepared statements and caches were released."),
+		read: func(p *tracker.PoolFigures, tell func(label, float64)) {
+			byReason(recycling, p.Refreshed, tell)
 		},
 	},
 	{

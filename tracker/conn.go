@@ -26,22 +26,21 @@ type Conn struct {
 	said     string        // query, for the owner; guarded by the driver's gate
 	seq      uint64        // numbers the resources of this connection
 	accesses int64
-	refused  int64  // accesses when a recycle was not allowed, 0 since the reaper looked
+	renewed  int64  // accesses when it was refreshed last
 	query    string // the last one
 	last     *callstack.Stack
-	// tooHeavy: above conn_memory after a release; heavy: above a megabyte
-	// under pressure. Both are recycled at check-in, as is one with due, the
-	// reason. These three are read and written by anybody.
-	tooHeavy, heavy atomic.Bool
-	due             atomic.Pointer[Reason]
-	opened          time.Duration // immutable
-	rows            list
-	lease           Resource
-	tx              Resource
-	stmts           list
-	kept            string // why policy must not close it
-	covered         uint64 // the generation at which what was found covered the lease
-	mu              sync.Mutex
+	opened   time.Duration // immutable
+	rows     list
+	lease    Resource
+	tx       Resource
+	stmts    list
+	kept     string // why policy must not close it
+	covered  uint64 // the generation at which what was found covered the lease
+	// undone is the first leak of the present lease that the guard undid: what is
+	// left of the lease is undone as well once it rests.
+	undone    *Leak
+	renewedAt time.Duration // when it was refreshed last, 0 never
+	mu        sync.Mutex
 
 	// Unless said otherwise, what follows does not change once it is registered.
 	id       string
@@ -53,6 +52,7 @@ type Conn struct {
 	jitter   float64       // share of MaxLifetime taken off
 	lost     atomic.Bool   // a call never came back from SQLite: hands off
 
+	wrapped   bool // see Wrapped
 	unwatched bool // does not count for Tracker.watched, guarded by Tracker.mu
 	slot      int  // in Tracker.conns, guarded by Tracker.mu
 
@@ -93,6 +93,14 @@ type seen struct {
 	at     time.Duration // the last change on the tracker's clock
 	active time.Duration // the last change
 	first  time.Duration // first seen
+	// renewed is when it was seen to have been refreshed, at renewedAt.
+	renewed, renewedAt time.Duration
+	// toldAt is when the open transaction was told last for tx_timeout, and
+	// toldWord the generation at the first time.
+	toldAt   time.Duration
+	toldWord uint64
+	// finished is the lease whose handle was ordered to be closed, see finish.
+	finished uint64
 	// forgotten is when the lease was first found without activity.
 	forgotten time.Duration
 	most      *Leak // reported: too many statements
@@ -133,6 +141,11 @@ func (c *Conn) Register(control Control) {
 		c.leaseBegan()
 	}
 }
+
+// Wrapped says, before Register, that a wrapper around the driver stands between
+// database/sql and this connection. It may hide IsValid: then nobody says when a
+// lease ends, and a connection that rests may sit in the pool.
+func (c *Conn) Wrapped() { c.wrapped = true }
 
 // ID names the connection, unique in the tracker.
 func (c *Conn) ID() string { return c.id }

@@ -9,7 +9,8 @@ type Control interface {
 	Look(f func()) bool
 	// Carry carries the order out if the gate is free. If it is not, an order
 	// that may hit running work condemns the connection and interrupts it;
-	// any other is void.
+	// any other is void. ScopeGiveUp opens the database a second time between
+	// two crossings of the gate, so it can take as long as the file system does.
 	Carry(o *Order) Outcome
 	// Memory returns the bytes that SQLite holds for the connection, caches,
 	// schema and statements together, if the gate is free.
@@ -34,8 +35,9 @@ const (
 	// ScopeLease closes rows and statements, rolls back, and closes the SQLite
 	// handle, if the connection may be closed at all.
 	ScopeLease
-	// ScopeClose closes an idle connection.
-	ScopeClose
+	// ScopeGiveUp closes a connection that no program can miss, and refreshes any
+	// other where it is (see Expiry).
+	ScopeGiveUp
 	// ScopeRelease gives back the memory of the connection's caches.
 	ScopeRelease
 	// ScopeProven closes what garbage collection proved to be out of reach
@@ -55,7 +57,7 @@ type Order struct {
 	// Resource is the id of the rows or the transaction meant, 0 otherwise.
 	Resource uint64
 	// Leaks are what the order undoes, the first one being its cause. Empty
-	// for ScopeClose and ScopeRelease.
+	// for ScopeGiveUp and ScopeRelease.
 	Leaks []*Leak
 
 	conn    *Conn
@@ -85,6 +87,6 @@ const (
 	Done
 	// Condemned: the owner will carry it out and call Conn.Settle.
 	Condemned
-	// Kept: the connection must not be closed; what may be undone was.
-	Kept
+	// Refreshed: the connection given up stays open, and was refreshed.
+	Refreshed
 )

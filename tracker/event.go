@@ -13,7 +13,9 @@ const (
 	// are not kept in the history.
 	EventCheckOut
 	EventCheckIn
-	// EventSuspect: a resource broke a limit, once for each leak.
+	// EventSuspect: a resource broke a limit, once for each leak; a transaction
+	// that works on beyond tx_timeout is told again each tx_timeout, with the
+	// same Leak.ID.
 	EventSuspect
 	// EventProven: garbage collection showed that nobody can close it. It
 	// stands instead of EventSuspect, or after it if age was faster.
@@ -22,10 +24,14 @@ const (
 	EventRecovered
 	// EventReaped: the guard undid it.
 	EventReaped
-	// EventRecycled: a connection was or will be replaced by policy
-	// (max_lifetime, max_access, max_idle, conn_memory, pressure).
+	// EventRecycled: a connection in the pool was closed by policy
+	// (max_lifetime, max_idle, max_access, conn_memory, pressure).
 	EventRecycled
-	// EventKept: policy would have closed a connection that must not be
+	// EventRefreshed: a connection that a limit gave up stayed open: what the
+	// guard keeps prepared on it was finalized and, but for max_access, its
+	// caches were released.
+	EventRefreshed
+	// EventKept: the guard would have closed a connection that must not be
 	// closed; Reason says why. Once per pool and reason.
 	EventKept
 	// EventClosed: a connection was closed.
@@ -43,7 +49,7 @@ const (
 
 var eventNames = [...]string{
 	"opened", "check-out", "check-in", "suspect", "proven", "recovered",
-	"reaped", "recycled", "kept", "closed", "blocked", "pressure", "degraded",
+	"reaped", "recycled", "refreshed", "kept", "closed", "blocked", "pressure", "degraded",
 }
 
 // String returns the event type's name, for example "suspect".
@@ -59,7 +65,7 @@ type Event struct {
 	Pool string    `json:"pool"`
 	// ConnectionID names the connection, unique in the tracker.
 	ConnectionID string `json:"connection_id"`
-	// Reason is set for recycled, kept, blocked, degraded and the events of a leak.
+	// Reason is set for recycled, refreshed, kept, blocked, degraded and the events of a leak.
 	Reason Reason `json:"reason,omitempty"`
 	// Leak is set for suspect, proven, recovered and reaped. It is shared
 	// between subscribers: read it, do not change it.

@@ -36,8 +36,9 @@ type PoolFigures struct {
 	Transactions, Rows, Statements Openings
 	// Leaks counts leaks, by kind, then reason.
 	Leaks []LeakCount
-	// Recycled counts connections given up, by reason.
-	Recycled []ReasonCount
+	// Recycled counts connections closed for a limit, Refreshed those that were
+	// refreshed instead, by reason.
+	Recycled, Refreshed []ReasonCount
 	// Blocked counts operations that failed because somebody else held a lock,
 	// by reason.
 	Blocked []ReasonCount
@@ -143,7 +144,7 @@ func (y *tally) figures(n *PoolFigures) {
 	for _, l := range y.leaks {
 		n.Leaks = append(n.Leaks, *l)
 	}
-	n.Recycled, n.Blocked = byReason(y.recycled), byReason(y.blocked)
+	n.Recycled, n.Refreshed, n.Blocked = byReason(y.recycled), byReason(y.refreshed), byReason(y.blocked)
 	slices.SortFunc(n.Leaks, func(a, b LeakCount) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Reason, b.Reason))
 	})

@@ -40,6 +40,9 @@ func (c *Conn) CheckOut(exempt string) {
 func (c *Conn) beginLease(exempt string) {
 	c.leased = true
 	c.accesses++
+	if c.undone != nil {
+		c.undone = nil
+	}
 	c.first = false
 	c.open(&c.lease, "", exempt)
 	c.first = true
@@ -183,8 +186,8 @@ func (c *Conn) closeLocked(r *Resource) *Leak {
 // reaped.
 func (r *Resource) suspect() bool { return r.watch.id == r.id && r.watch.leak != nil }
 
-// CheckIn ends the lease and returns why the connection should be recycled,
-// "" if it should not. It comes between Record and Recorded.
+// CheckIn ends the lease and returns why the connection is to be refreshed, ""
+// if it is not. It comes between Record and Recorded.
 func (c *Conn) CheckIn() Reason {
 	if !c.leased {
 		return ""
@@ -192,8 +195,7 @@ func (c *Conn) CheckIn() Reason {
 	c.leased = false
 	c.raw = false
 	leak := c.closeLocked(&c.lease)
-	accesses := c.accesses
-	patient := c.refused != 0 && accesses < c.refused+refusedFor
+	accesses := c.accesses - c.renewed
 	if leak != nil {
 		c.settle(EventRecovered, leak)
 	}
@@ -201,23 +203,14 @@ func (c *Conn) CheckIn() Reason {
 		c.leaseEnded()
 	}
 	p := c.pool
-	if p.mode == Observe || patient {
+	if p.mode == Observe {
 		return ""
 	}
 	if limit := p.maxAccess.Load(); limit > 0 && accesses >= limit {
 		return ReasonMaxAccess
 	}
-	if c.tooHeavy.Load() {
-		return ReasonConnMemory
-	}
-	if c.heavy.Load() {
-		return ReasonPressure
-	}
-	if r := c.due.Load(); r != nil && p.policy.Load().MaxLifetime > 0 {
-		return *r
-	}
-	if p.mode == Basic && c.kept == "" {
-		if l := p.policy.Load(); l.MaxLifetime > 0 && p.tracker.clock.now()-c.opened >= c.lifetime(l) {
+	if p.mode == Basic { // nobody else looks
+		if l := p.policy.Load(); l.MaxLifetime > 0 && p.tracker.clock.now()-max(c.opened, c.renewedAt) >= c.lifetime(l) {
 			return ReasonMaxLifetime
 		}
 	}

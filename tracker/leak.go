@@ -35,6 +35,7 @@ type Reason string
 const (
 	ReasonLeakAfter     Reason = "leak_after"
 	ReasonTxTimeout     Reason = "tx_timeout"
+	ReasonTxLimit       Reason = "tx_limit"
 	ReasonMaxStatements Reason = "max_statements"
 	ReasonMaxPools      Reason = "max_pools"
 	ReasonWALLimit      Reason = "wal_limit"
@@ -80,6 +81,9 @@ type Leak struct {
 	// for ReasonLeakMemory, and LimitBytes the limit.
 	Bytes      int64 `json:"bytes,omitempty"`
 	LimitBytes int64 `json:"limit_bytes,omitempty"`
+	// Operations counts what ran on its connection since it was first reported,
+	// for a transaction that works on beyond tx_timeout and is reported again.
+	Operations uint64 `json:"operations,omitempty"`
 	// Level is a transaction's depth: 1, and 1 more for each savepoint.
 	Level int `json:"level,omitempty"`
 	// Query is the SQL text it was opened with, for a connection or a

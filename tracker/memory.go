@@ -84,6 +84,8 @@ type memory struct {
 	gone        bool          // the guard closed its handle: it holds nothing
 	at          time.Duration // known to be so, on the tracker's clock
 	word        uint64        // the activity word when SQLite was asked
+	gaveUp      bool          // given up for what it holds, at the generation gaveUpAt
+	gaveUpAt    uint64
 }
 
 // holdsLocked notes what the connection holds by now.
@@ -98,23 +100,5 @@ func (c *Conn) holdsLocked(bytes int64) {
 func (c *Conn) goneLocked() {
 	if !c.memory.gone {
 		c.memory = memory{peak: c.memory.peak, gone: true}
-		c.pool.alive--
 	}
-}
-
-// StillHeavy takes what the connection holds at check-in, after a release, and
-// reports whether that is too much for the reason that CheckIn gave. It is asked
-// once after each pass of the monitor.
-func (c *Conn) StillHeavy(reason Reason, bytes int64) bool {
-	t := c.pool.tracker
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c.holdsLocked(bytes)
-	c.tooHeavy.Store(false)
-	c.heavy.Store(false)
-	if reason == ReasonPressure {
-		return bytes > heavyBytes
-	}
-	limit := c.pool.policy.Load().ConnMemory
-	return limit > 0 && bytes > limit
 }

@@ -181,12 +181,12 @@ func (t *Tracker) heavy() (released int64) {
 	}
 	t.mu.Unlock()
 	released = t.release(over, ReasonConnMemory)
+	if still := t.stillAbove(over, (*Conn).overLimitLocked); len(still) > 0 {
+		t.Go(func() { t.giveUp(still, ReasonConnMemory) })
+	}
 	var f findings
 	t.mu.Lock()
 	for _, c := range t.conns {
-		if above := c.overLimitLocked(); c.tooHeavy.Load() != above {
-			c.tooHeavy.Store(above) // recycled at check-in
-		}
 		if c.memory.known && c.pool.watched() && !c.lost.Load() {
 			c.judgeMemory(&f, c.pool.policy.Load().LeakMemory, t.reaper.now)
 		}

@@ -5,12 +5,15 @@ import (
 	"time"
 )
 
-// Settle tells what became of an order. Done and Kept: its leaks are reaped.
+// Settle tells what became of an order. Done and Refreshed: its leaks are reaped.
 // Void: those that are closed by now recovered, the others stay suspects.
 func (c *Conn) Settle(o *Order, out Outcome) {
 	if out != Void {
 		c.lock()
 		c.cover()
+		if len(o.Leaks) > 0 && c.leased && c.undone == nil {
+			c.undone = o.Leaks[0]
+		}
 		c.unlock()
 		for _, l := range o.Leaks {
 			c.settle(EventReaped, l)

@@ -58,12 +58,12 @@ func (m *Mode) UnmarshalText(text []byte) error {
 // resource in its present state, so a limit is met late by up to a quarter of
 // itself or one CheckInterval, whichever is shorter, and never early.
 type Policy struct {
-	// MaxLifetime is the age at which a connection is recycled when it is
-	// checked in or sits idle, less up to 2.5 % at random so that a pool does
-	// not expire at once. Default 30m.
+	// MaxLifetime is the age, since it was opened or last refreshed, at which a
+	// connection is given up (see Expire), less up to 2.5 % at random so that a
+	// pool does not expire at once. Default 30m.
 	MaxLifetime time.Duration
-	// MaxIdle is how long a connection may sit in the pool before it is
-	// closed. Default 5m.
+	// MaxIdle is how long a connection may sit in the pool before it is given
+	// up. Default 5m.
 	MaxIdle time.Duration
 	// LeakAfter is how long a lease may go without activity before it is a
 	// suspect; still so at the next check, it is reaped. Default 5m. Rows that
@@ -71,11 +71,16 @@ type Policy struct {
 	// moves: a loop body that works longer than that for one row wants a longer
 	// limit, or Exempt.
 	LeakAfter time.Duration
-	// TxTimeout is the one absolute age: an older transaction is interrupted
-	// if it is running, and rolled back. Default 10m.
+	// TxTimeout is the age at which a transaction is a suspect. One that works
+	// on is reported again each TxTimeout; it is rolled back as soon as it
+	// rests: no operation for a tenth of TxTimeout. Default 10m.
 	TxTimeout time.Duration
-	// MaxAccess is the number of leases after which a connection is recycled
-	// at check-in. Default 1000.
+	// TxLimit is the one absolute age: an older transaction is interrupted if
+	// it is running, and rolled back. Default 0: off.
+	TxLimit time.Duration
+	// MaxAccess is the number of leases, since it was opened or last refreshed,
+	// after which the statements that the guard keeps prepared on a connection
+	// are finalized. Default 1000.
 	MaxAccess int64
 	// MaxStatements is the number of open statements of the same SQL text on
 	// one connection at which they are reported. Default 100.
@@ -88,7 +93,7 @@ type Policy struct {
 	// 64 MiB.
 	WALLimit int64
 	// ConnMemory is the memory in bytes above which a connection's caches are
-	// released, and the connection is recycled if that did not help. Default
+	// released, and the connection is given up if that did not help. Default
 	// 50 MiB.
 	ConnMemory int64
 	// LeakMemory is the memory in bytes above which a leased connection is a
@@ -97,9 +102,11 @@ type Policy struct {
 	// Pressure is the used share of the system's (or the cgroup's) memory, 0
 	// to 1, from which on the guard gives memory back. Default 0.85.
 	Pressure float64
-	// CheckInterval is the longest time between two checks of the reaper, and
-	// the shortest between two recycles of one pool. Default 60s; it cannot be
-	// switched off: Mode Basic runs without the reaper.
+	// Expire says what giving a connection up means. The zero value is Refresh.
+	Expire Expiry
+	// CheckInterval is the longest time between two checks of the reaper.
+	// Default 60s; it cannot be switched off: Mode Basic runs without the
+	// reaper.
 	CheckInterval time.Duration
 	// MemoryInterval is the period of the memory monitor. Default 30s; it
 	// cannot be switched off.
@@ -135,7 +142,7 @@ func (p Policy) Validate() error {
 		value time.Duration
 	}{
 		{"MaxLifetime", p.MaxLifetime}, {"MaxIdle", p.MaxIdle},
-		{"LeakAfter", p.LeakAfter}, {"TxTimeout", p.TxTimeout},
+		{"LeakAfter", p.LeakAfter}, {"TxTimeout", p.TxTimeout}, {"TxLimit", p.TxLimit},
 	} {
 		if d.value < 0 {
 			return fmt.Errorf("%s is %v: want a duration, or 0 to switch it off", d.name, d.value)
@@ -155,6 +162,9 @@ func (p Policy) Validate() error {
 	}
 	if !(p.Pressure >= 0 && p.Pressure <= 1) {
 		return fmt.Errorf("Pressure is %v: want a share between 0 and 1, or 0 to switch it off", p.Pressure)
+	}
+	if _, err := p.Expire.MarshalText(); err != nil {
+		return fmt.Errorf("Expire: %w: want Refresh or Close", err)
 	}
 	if p.CheckInterval <= 0 {
 		return fmt.Errorf("CheckInterval is %v: want a duration above 0 (mode basic runs without the reaper)", p.CheckInterval)

@@ -53,9 +53,11 @@ type Pool struct {
 	opened time.Duration
 	stack  *callstack.Stack // who opened it
 
-	blamed  atomic.Int64 // tracker time of the last Blame, 0 never
-	recycle atomic.Int64 // tracker time of the last recycle, 0 never
-	discard atomic.Int64 // and of the last one under pressure
+	blamed atomic.Int64 // tracker time of the last Blame, 0 never
+
+	// checkIns and resets say that database/sql calls IsValid and ResetSession on
+	// connections that it reaches through somebody else's driver.
+	checkIns, resets atomic.Bool
 
 	n     counters
 	tally tally
@@ -63,7 +65,6 @@ type Pool struct {
 	mu     sync.Mutex
 	kept   map[string]bool // reasons told
 	open   int             // connections, guarded by Tracker.mu
-	alive  int             // of them, with a handle; guarded by Tracker.mu
 	short  shortage        // guarded by Tracker.mu
 	closed bool            // guarded by Tracker.mu
 	file   File            // of the newest connection, guarded by Tracker.mu
@@ -78,7 +79,7 @@ func (p *Pool) count(f func(*counters)) {
 
 // counters only grow. They change rarely enough to be shared.
 type counters struct {
-	leaked, proven, recovered, reaped, recycled, expired, forceClosed, blocked, cleanups atomic.Uint64
+	leaked, proven, recovered, reaped, recycled, expired, refreshed, forceClosed, blocked, cleanups atomic.Uint64
 	// Guarded by Tracker.mu. reused is what closed connections had.
 	created, reused uint64
 }
@@ -218,22 +219,40 @@ func (p *Pool) Records() []Record {
 	return p.tracker.records(p)
 }
 
-// mayRecycle reports whether CheckInterval has passed since the last one.
-func (p *Pool) mayRecycle() bool {
-	last := p.recycle.Load()
-	return last == 0 || p.tracker.clock.now()+1-time.Duration(last) >= p.policy.Load().CheckInterval
+// SawCheckIn says that database/sql calls IsValid on a connection that it reaches
+// through a wrapper around the driver (see Conn.Wrapped).
+func (p *Pool) SawCheckIn() {
+	if !p.checkIns.Load() {
+		p.checkIns.Store(true)
+	}
 }
 
-// allowRecycle is mayRecycle, once.
-func (p *Pool) allowRecycle() bool {
-	last := p.recycle.Load()
-	return p.mayRecycle() && p.recycle.CompareAndSwap(last, int64(p.tracker.clock.now())+1)
+// SawReset says that of ResetSession.
+func (p *Pool) SawReset() {
+	if !p.resets.Load() {
+		p.resets.Store(true)
+	}
 }
+
+// SeesCheckIns reports whether SawCheckIn was called.
+func (p *Pool) SeesCheckIns() bool { return p.checkIns.Load() }
+
+// SeesHooks reports whether both SawCheckIn and SawReset were, SeesSome whether one
+// of them was.
+func (p *Pool) SeesHooks() bool { return p.checkIns.Load() && p.resets.Load() }
+
+// SeesSome: see SeesHooks.
+func (p *Pool) SeesSome() bool { return p.checkIns.Load() || p.resets.Load() }
 
 // Lacks adds what turned out to be missing to what Stats says.
 func (p *Pool) Lacks(what string) {
 	p.tracker.mu.Lock()
 	defer p.tracker.mu.Unlock()
+	p.lacksLocked(what)
+}
+
+// lacksLocked is Lacks with Tracker.mu held.
+func (p *Pool) lacksLocked(what string) {
 	if !slices.Contains(p.missing, what) {
 		p.missing = append(slices.Clip(p.missing), what)
 	}

@@ -1,14 +1,11 @@
 package tracker
 
-import (
-	"fmt"
-	"time"
-)
+import "fmt"
 
 // Pressure: the machine or the container is short of memory. What the guard
 // does, in this order: it releases the caches of every connection whose gate is
-// free, closes idle connections, and, while it lasts, gives up at check-in those
-// that still hold much.
+// free, gives idle connections up, and, while it lasts, releases again what holds
+// much and gives up what still does so in the pool.
 
 const (
 	// pressureBand is how far use must fall below Policy.Pressure until the
@@ -78,8 +75,9 @@ type Pressure struct {
 	UsedPercent float64 `json:"used_percent"`
 	Stall       float64 `json:"stall_percent"`
 	Limit       float64 `json:"limit_percent"`
-	// Released is what releasing caches gave back, in bytes; Closed connections
-	// that were idle held ClosedBytes.
+	// Released is what releasing caches gave back, in bytes. Closed connections
+	// of the pool, which no program can miss, held ClosedBytes; the other idle
+	// ones were refreshed.
 	Released    int64 `json:"released_bytes"`
 	Closed      int   `json:"closed"`
 	ClosedBytes int64 `json:"closed_bytes"`
@@ -129,20 +127,15 @@ func (t *Tracker) pressure(now Memory) (released int64, began bool) {
 			}
 		}
 	}
-	var fresh, full, all []*Conn // of pools that begin; that are heavy; of all under pressure
+	var fresh, full []*Conn // of pools that begin; of the others those that are heavy
 	for _, c := range t.conns {
 		switch {
 		case !c.pool.short.on() || c.pool.mode != Enforce || c.lost.Load() || c.memory.gone:
-			if c.heavy.Load() {
-				c.heavy.Store(false)
-			}
-			continue
 		case entered[c.pool]:
 			fresh = append(fresh, c)
 		case c.memory.known && c.memory.bytes > heavyBytes:
 			full = append(full, c)
 		}
-		all = append(all, c)
 	}
 	begins := t.crossedLocked(entered, &now)
 	if begins != nil {
@@ -173,20 +166,34 @@ func (t *Tracker) pressure(now Memory) (released int64, began bool) {
 		t.emit(*ends)
 	}
 	released = t.release(full, ReasonPressure)
+	if still := t.stillAbove(full, func(c *Conn) bool { return c.memory.bytes > heavyBytes }); len(still) > 0 {
+		t.Go(func() { t.giveUp(still, ReasonPressure) })
+	}
 	if begins != nil {
 		begins.Pressure.Released = t.release(fresh, ReasonPressure)
 		released += begins.Pressure.Released
-		begins.Pressure.Closed, begins.Pressure.ClosedBytes = t.closeIdle(fresh)
-	}
-	t.mu.Lock()
-	for _, c := range all {
-		c.heavy.Store(c.memory.known && c.memory.bytes > heavyBytes)
-	}
-	t.mu.Unlock()
-	if begins != nil {
-		t.emit(*begins)
+		t.Go(func() { // a file system may take its time
+			begins.Pressure.Closed, begins.Pressure.ClosedBytes = t.giveUp(fresh, ReasonPressure)
+			t.emit(*begins)
+		})
 	}
 	return released, began
+}
+
+// stillAbove returns those of the connections that hold too much after a release
+// and have moved since they were given up for that: what did not help once does
+// not help again.
+func (t *Tracker) stillAbove(conns []*Conn, above func(*Conn) bool) (still []*Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range conns {
+		word := c.word.Load() &^ FlagBits
+		if m := &c.memory; m.known && above(c) && (!m.gaveUp || m.gaveUpAt != word) {
+			m.gaveUp, m.gaveUpAt = true, word
+			still = append(still, c)
+		}
+	}
+	return still
 }
 
 // crossedLocked makes the event of the pools that crossed their limit at this
@@ -205,10 +212,10 @@ func (t *Tracker) crossedLocked(pools map[*Pool]bool, now *Memory) *Event {
 	return &Event{Type: EventPressure, Reason: ReasonPressure, Pressure: told, pool: first}
 }
 
-// closeIdle closes the connections that sit in the pool, and returns how many
-// did and what they held. One that never had a lease may be out all the same:
-// see idleTooLong.
-func (t *Tracker) closeIdle(conns []*Conn) (closed int, bytes int64) {
+// giveUp gives connections up that hold too much, or sit in the pool when memory
+// gets short, and returns how many were closed and what they held. One that never
+// had a lease may be out all the same: see idleTooLong.
+func (t *Tracker) giveUp(conns []*Conn, reason Reason) (closed int, bytes int64) {
 	for _, c := range conns {
 		t.mu.Lock()
 		held := c.memory.bytes
@@ -217,29 +224,14 @@ func (t *Tracker) closeIdle(conns []*Conn) (closed int, bytes int64) {
 		word := c.word.Load()
 		idle := !c.leased && c.accesses > 0 && c.tx.id == 0 && word&BusyBit == 0
 		c.unlock()
-		if !idle {
+		if !idle && reason == ReasonPressure {
 			continue
 		}
-		o := &Order{Scope: ScopeClose, Reason: ReasonPressure, Word: word &^ FlagBits, conn: c}
+		o := &Order{Scope: ScopeGiveUp, Reason: reason, Word: word &^ FlagBits, conn: c}
 		if c.control.Carry(o) == Done {
 			closed++
 			bytes += held
 		}
 	}
 	return closed, bytes
-}
-
-// mayDiscard reports whether the pool may lose a connection that is too heavy
-// under pressure: one each memory_interval, and never the last.
-func (p *Pool) mayDiscard() bool {
-	p.tracker.mu.Lock()
-	alive := p.alive
-	p.tracker.mu.Unlock()
-	last := p.discard.Load()
-	return alive > 1 && (last == 0 || p.tracker.clock.now()+1-time.Duration(last) >= p.policy.Load().MemoryInterval)
-}
-
-func (p *Pool) allowDiscard() bool {
-	last := p.discard.Load()
-	return p.mayDiscard() && p.discard.CompareAndSwap(last, int64(p.tracker.clock.now())+1)
 }

@@ -157,10 +157,12 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	t, p, s := c.pool.tracker, c.pool.policy.Load(), &c.seen
 	busy := word&BusyBit != 0
 	word &^= FlagBits
-	c.refused = 0
 	moved := !s.known || c.fresh || word != c.was
 	if !s.known {
 		s.known, s.first = true, now
+	}
+	if s.renewedAt != c.renewedAt {
+		s.renewed, s.renewedAt = now, c.renewedAt
 	}
 	if moved || busy {
 		if word != c.was || !s.looked || busy {
@@ -185,7 +187,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		if word != c.covered {
 			c.lease.watch.taken = false
 		}
-		if l := c.tx.watch.leak; l != nil && l.Reason != ReasonTxTimeout && l.Reason != ReasonWALLimit {
+		if l := c.tx.watch.leak; l != nil && l.Reason != ReasonTxTimeout && l.Reason != ReasonTxLimit && l.Reason != ReasonWALLimit {
 			c.recover(f, &c.tx)
 		}
 		if c.rows.n > 0 && c.leased && !busy {
@@ -198,21 +200,23 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 
 	rec := c.recordLocked(now, p, busy)
 	c.countStatements(f, p, &rec)
-	if !expired(p, &rec) {
-		c.due.Store(nil)
-	}
 	switch {
-	case txTimedOut(p, &rec):
-		c.timeOut(f, p, now)
+	case txOverLimit(p, &rec):
+		c.timeOut(f, p, &rec, now, word, ReasonTxLimit)
+	case txTimedOut(p, &rec) && (txRests(p, &rec) || !leaseForgotten(p, &rec)):
+		c.timeOut(f, p, &rec, now, word, ReasonTxTimeout)
 	case txInPool(&rec):
 		c.pooled(f, p, &rec, now, word)
 	case leaseForgotten(p, &rec):
 		c.forgotten(f, p.LeakAfter, ReasonLeakAfter, now, word)
 	default:
-		if idleTooLong(p, &rec) {
-			c.rest(f, now, word, ReasonMaxIdle)
-		} else if expired(p, &rec) {
-			c.expire(f, &rec, now, word)
+		switch {
+		case idleTooLong(p, &rec):
+			c.giveUp(f, word, ReasonMaxIdle)
+		case expired(p, &rec):
+			c.giveUp(f, word, ReasonMaxLifetime)
+		case tooManyAccesses(p, &rec):
+			c.giveUp(f, word, ReasonMaxAccess)
 		}
 		if rec.Leased && len(t.detectors) > 0 {
 			rec.Stack = c.lease.stack.PCs()
@@ -284,20 +288,39 @@ func (c *Conn) order(f *findings, o *Order, resources ...*Resource) {
 	f.orders = append(f.orders, o)
 }
 
-// timeOut handles a transaction beyond TxTimeout: reported and undone at once.
-func (c *Conn) timeOut(f *findings, p *Policy, now time.Duration) {
+// timeOut handles a transaction beyond TxTimeout or TxLimit. For the latter it is
+// undone at once. For the former it is reported, again each TxTimeout as long as
+// it works, and undone as soon as it rests: an order for that holds only while
+// nothing moves.
+func (c *Conn) timeOut(f *findings, p *Policy, rec *Record, now time.Duration, word uint64, reason Reason) {
 	if c.tx.watch.taken {
 		return
 	}
-	if l := c.tx.watch.leak; c.tx.suspect() && l.Reason != ReasonTxTimeout {
-		copied := *l
-		copied.Reason, copied.Limit, copied.named = ReasonTxTimeout, p.TxTimeout, false
-		copied.Age = c.pool.tracker.now() - c.tx.opened
-		copied.Idle = now - c.seen.active
-		c.tx.watch.leak = &copied // the same leak, by now for a stronger reason
+	limit := p.TxTimeout
+	if reason == ReasonTxLimit {
+		limit = p.TxLimit
 	}
-	l, _ := c.suspect(f, &c.tx, ReasonTxTimeout, p.TxTimeout, now, now-c.seen.active)
-	if !c.mayUndo(l) || c.exemptRows() {
+	s, w, age := &c.seen, &c.tx.watch, c.pool.tracker.now()-c.tx.opened
+	stronger := c.tx.suspect() && w.leak.Reason != reason
+	if l := w.leak; stronger {
+		copied := *l
+		copied.Reason, copied.Limit, copied.named = reason, limit, false
+		copied.Age, copied.Idle = age, rec.Idle
+		w.leak = &copied // the same leak, by now for a stronger reason
+	}
+	l, fresh := c.suspect(f, &c.tx, reason, limit, now, rec.Idle)
+	switch {
+	case fresh || stronger:
+		s.toldAt, s.toldWord = now, word
+	case reason == ReasonTxTimeout && now-s.toldAt >= limit && s.active > s.toldAt && l.Exempt == "":
+		copied := *l
+		copied.Age, copied.Idle = age, rec.Idle
+		copied.Operations = (word - s.toldWord) / (FlagBits + 1)
+		copied.Query, copied.Last = c.query, c.last.PCs()
+		w.leak, l, s.toldAt = &copied, &copied, now
+		f.news = append(f.news, news{c, EventSuspect, l})
+	}
+	if reason == ReasonTxTimeout && !txRests(p, rec) || !c.mayUndo(l) || c.exemptRows() {
 		return
 	}
 	undone := []*Resource{&c.tx} // and with it all rows, suspects or not
@@ -306,7 +329,11 @@ func (c *Conn) timeOut(f *findings, p *Policy, now time.Duration) {
 			undone = append(undone, r)
 		}
 	}
-	c.order(f, &Order{Scope: ScopeTransaction, Reason: ReasonTxTimeout, Resource: c.tx.id}, undone...)
+	o := &Order{Scope: ScopeTransaction, Reason: reason, Resource: c.tx.id}
+	if reason == ReasonTxTimeout {
+		o.Word = word
+	}
+	c.order(f, o, undone...)
 }
 
 // pooled handles a transaction whose connection sits in the pool.
@@ -330,6 +357,14 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 	}
 	if c.tx.id != 0 {
 		all = append(all, &c.tx)
+	}
+	if len(all) == 0 && c.undone != nil {
+		c.finish(f, now, word)
+		return
+	}
+	if len(all) == 0 && c.wrapped && !c.pool.checkIns.Load() {
+		c.pool.lacksLocked("check-ins, which a wrapper around the driver hides: leases that hold nothing are not judged")
+		return
 	}
 	if len(all) == 0 {
 		// Nothing is held but the connection itself: it may be held on
@@ -362,6 +397,16 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 	}
 }
 
+// finish undoes the rest of a lease whose rows or transaction the guard undid, for
+// whichever limit: its holder does not come back, so its handle is closed.
+func (c *Conn) finish(f *findings, now time.Duration, word uint64) {
+	if c.reaped || c.seen.finished == c.lease.id || !c.mayUndo(c.undone) || c.lease.exempt != "" {
+		return
+	}
+	c.seen.finished = c.lease.id
+	f.orders = append(f.orders, &Order{Scope: ScopeLease, Reason: c.undone.Reason, Word: word, Leaks: []*Leak{c.undone}, conn: c})
+}
+
 // forgottenToo turns the suspicion of keeping the WAL into that of being
 // forgotten: the same leak, by now for a stronger reason.
 func (r *Resource) forgottenToo(reason Reason, limit, idle time.Duration) {
@@ -373,30 +418,14 @@ func (r *Resource) forgottenToo(reason Reason, limit, idle time.Duration) {
 	r.watch.leak = &copied
 }
 
-// rest closes a connection that idles in the pool.
-func (c *Conn) rest(f *findings, now time.Duration, word uint64, reason Reason) {
+// giveUp gives the connection up for a limit: it is closed if no program can miss
+// it, else refreshed where it is.
+func (c *Conn) giveUp(f *findings, word uint64, reason Reason) {
 	if c.seen.rested || c.pool.mode != Enforce {
 		return
 	}
 	c.seen.rested = true
-	f.orders = append(f.orders, &Order{Scope: ScopeClose, Reason: reason, Word: word, conn: c})
-}
-
-// expire recycles a connection beyond its lifetime: now if it is idle and not
-// its pool's last one, at check-in otherwise. The last close of a file tears
-// its WAL down, and the next open builds it again.
-func (c *Conn) expire(f *findings, rec *Record, now time.Duration, word uint64) {
-	if c.pool.mode != Enforce {
-		return
-	}
-	if !rec.Leased && !rec.Busy && rec.TransactionLevel == 0 && c.pool.open > 1 {
-		if !c.seen.rested && c.pool.allowRecycle() {
-			c.rest(f, now, word, ReasonMaxLifetime)
-		}
-		return
-	}
-	reason := ReasonMaxLifetime
-	c.due.Store(&reason)
+	f.orders = append(f.orders, &Order{Scope: ScopeGiveUp, Reason: reason, Word: word, conn: c})
 }
 
 // countStatements reports a SQL text that is open too often on a connection.
@@ -492,10 +521,16 @@ func (c *Conn) again(o *Order) {
 	switch o.Scope {
 	case ScopeProven:
 		c.pending.Store(true)
-	case ScopeClose:
+	case ScopeGiveUp:
 		t := c.pool.tracker
 		t.mu.Lock()
 		c.seen.rested = false
+		c.next = 0
+		t.mu.Unlock()
+	case ScopeLease:
+		t := c.pool.tracker
+		t.mu.Lock()
+		c.seen.finished = 0
 		c.next = 0
 		t.mu.Unlock()
 	}

@@ -45,6 +45,8 @@ type Record struct {
 	Stack, Last Stack
 
 	lifetime   time.Duration // MaxLifetime less jitter
+	expiring   time.Duration // the age that counts for it: since it was opened or refreshed
+	renewed    int64         // accesses when it was refreshed
 	statements int           // open ones of the same text, the most
 	leaseAge   time.Duration
 }
@@ -72,6 +74,8 @@ func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
 		Memory:         c.memory.bytes,
 		MemoryPeak:     c.memory.peak,
 		lifetime:       c.lifetime(p),
+		expiring:       now - max(c.seen.first, c.seen.renewed),
+		renewed:        c.renewed,
 	}
 	if c.leased {
 		r.LeasedAt = t.clock.at(c.lease.opened)

@@ -24,40 +24,54 @@ func (c *Conn) KeptBecause() string {
 	return c.kept
 }
 
-// ReportKept tells, once per pool and reason, that policy spared a connection.
+// ReportKept tells, once per pool and reason, that the guard spared a connection.
 func (c *Conn) ReportKept(why string) {
 	if c.pool.firstKept(why) {
 		c.pool.tracker.emit(Event{Type: EventKept, ConnectionID: c.id, Reason: Reason(why), pool: c.pool})
 	}
 }
 
-// refusedFor is for how many leases a connection that is due does not ask again
-// whether the pool may lose it: asking reads the clock. The reaper's next look
-// ends it sooner.
-const refusedFor = 64
-
-// MayRecycle reports whether AllowRecycle would allow it now.
-func (c *Conn) MayRecycle(reason Reason) bool {
-	if reason == ReasonPressure && c.pool.mayDiscard() || reason != ReasonPressure && c.pool.mayRecycle() {
-		return true
+// Neighbours returns up to eight connections of the same pool that sit in it, with
+// their handles open, as this one may.
+func (c *Conn) Neighbours() (idle []Control) {
+	t := c.pool.tracker
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range t.conns {
+		if len(idle) < 8 && o.idleBeside(c) {
+			idle = append(idle, o.control)
+		}
 	}
-	c.lock()
-	c.refused = c.accesses
-	c.unlock()
+	return idle
+}
+
+// idleBeside reports whether o could stay in the pool in c's place. Tracker.mu is
+// held.
+func (o *Conn) idleBeside(c *Conn) bool {
+	if o == c || o.pool != c.pool || o.memory.gone || o.lost.Load() {
+		return false
+	}
+	o.lock()
+	defer o.unlock()
+	return !o.leased && o.accesses > 0
+}
+
+// Leave says that the guard is about to close this connection, which sits in its
+// pool, if another one stays there; of two that leave at the same time one stays.
+func (c *Conn) Leave() bool {
+	t := c.pool.tracker
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range t.conns {
+		if o.idleBeside(c) {
+			c.goneLocked()
+			return true
+		}
+	}
 	return false
 }
 
-// AllowRecycle reports whether the pool may lose this connection now: at most
-// one in each CheckInterval, and this is the one; for ReasonPressure at most one
-// in each MemoryInterval, and never the last.
-func (c *Conn) AllowRecycle(reason Reason) bool {
-	if reason == ReasonPressure {
-		return c.pool.allowDiscard()
-	}
-	return c.pool.allowRecycle()
-}
-
-// Recycled counts and tells that policy replaces the connection.
+// Recycled counts and tells that policy closes the connection.
 func (c *Conn) Recycled(r Reason) {
 	c.pool.count(func(n *counters) {
 		n.recycled.Add(1) // first: no snapshot shows more expired than recycled
@@ -67,4 +81,16 @@ func (c *Conn) Recycled(r Reason) {
 	})
 	c.pool.tally.recycle(r)
 	c.pool.tracker.emit(Event{Type: EventRecycled, ConnectionID: c.id, Reason: r, pool: c.pool})
+}
+
+// Renewed counts and tells that the connection was refreshed for a limit: its
+// accesses and its lifetime begin anew. The caller is inside the driver's gate.
+func (c *Conn) Renewed(r Reason) {
+	now := c.pool.tracker.clock.now()
+	c.lock()
+	c.renewed, c.renewedAt = c.accesses, now
+	c.unlock()
+	c.pool.count(func(n *counters) { n.refreshed.Add(1) })
+	c.pool.tally.refresh(r)
+	c.pool.tracker.emit(Event{Type: EventRefreshed, ConnectionID: c.id, Reason: r, pool: c.pool})
 }

@@ -21,10 +21,13 @@ type Stats struct {
 	// had one before.
 	Created uint64 `json:"created"`
 	Reused  uint64 `json:"reused"`
-	// Expired counts connections given up for max_lifetime or max_idle,
-	// Recycled those given up for any limit.
-	Expired  uint64 `json:"expired"`
-	Recycled uint64 `json:"recycled"`
+	// Expired counts connections in the pool that were closed for max_lifetime
+	// or max_idle, Recycled those closed for any limit, and Refreshed how often
+	// a connection that a limit gave up was refreshed where it is instead (see
+	// Expiry).
+	Expired   uint64 `json:"expired"`
+	Recycled  uint64 `json:"recycled"`
+	Refreshed uint64 `json:"refreshed"`
 	// LeakedDetected counts leaks; each of them is counted once and may then
 	// be Proven, and is Recovered, Reaped or still open.
 	LeakedDetected uint64 `json:"leaked_detected"`
@@ -153,6 +156,7 @@ func (t *Tracker) stats(only *Pool) Stats {
 	s.Created = n.created
 	s.Expired = n.expired.Load()
 	s.Recycled = n.recycled.Load()
+	s.Refreshed = n.refreshed.Load()
 	s.ForceClosed = n.forceClosed.Load()
 	s.Blocked = n.blocked.Load()
 	s.AggressiveCleanups = n.cleanups.Load()
@@ -287,6 +291,7 @@ func (s Stats) Sub(old Stats) Stats {
 	s.Reused -= old.Reused
 	s.Expired -= old.Expired
 	s.Recycled -= old.Recycled
+	s.Refreshed -= old.Refreshed
 	s.LeakedDetected -= old.LeakedDetected
 	s.Proven -= old.Proven
 	s.Recovered -= old.Recovered

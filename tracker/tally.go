@@ -12,10 +12,11 @@ const reasonOther Reason = "other"
 // connections were given up and its operations blocked. All that is rare: a
 // lock will do.
 type tally struct {
-	mu       sync.Mutex
-	leaks    map[leakKey]*LeakCount
-	recycled map[Reason]uint64
-	blocked  map[Reason]uint64
+	mu        sync.Mutex
+	leaks     map[leakKey]*LeakCount
+	recycled  map[Reason]uint64
+	refreshed map[Reason]uint64
+	blocked   map[Reason]uint64
 }
 
 type leakKey struct {
@@ -54,22 +55,21 @@ func (y *tally) countLocked(k leakKey) *LeakCount {
 	return n
 }
 
-// recycle counts a connection given up. The reasons are the guard's own limits.
-func (y *tally) recycle(r Reason) {
+// recycle counts a connection closed for a limit. The reasons are the guard's
+// own limits.
+func (y *tally) recycle(r Reason) { y.reason(&y.recycled, r) }
+
+// refresh counts a connection that was refreshed for a limit.
+func (y *tally) refresh(r Reason) { y.reason(&y.refreshed, r) }
+
+func (y *tally) reason(counts *map[Reason]uint64, r Reason) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	if y.recycled == nil {
-		y.recycled = make(map[Reason]uint64)
+	if *counts == nil {
+		*counts = make(map[Reason]uint64)
 	}
-	y.recycled[r]++
+	(*counts)[r]++
 }
 
 // block counts an operation that could not go on. There are three reasons.
-func (y *tally) block(r Reason) {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	if y.blocked == nil {
-		y.blocked = make(map[Reason]uint64)
-	}
-	y.blocked[r]++
-}
+func (y *tally) block(r Reason) { y.reason(&y.blocked, r) }

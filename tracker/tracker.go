@@ -165,7 +165,6 @@ func (t *Tracker) add(c *Conn) {
 	}
 	c.pool.file = c.file
 	c.pool.open++
-	c.pool.alive++
 	if c.unwatched = !c.pool.watched(); !c.unwatched {
 		t.watched++
 	}

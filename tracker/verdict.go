@@ -9,10 +9,22 @@ import "time"
 // COMMIT by sql.DB.Exec over a pool of one), but not for long.
 const inPoolAfter = time.Second
 
-// txTimedOut: the one absolute age. It holds for running work too.
+// txOverLimit: the one absolute age. It holds for running work too.
+func txOverLimit(p *Policy, r *Record) bool {
+	return p.TxLimit > 0 && r.TransactionLevel > 0 && r.TxAge >= p.TxLimit
+}
+
+// txTimedOut: a transaction is older than TxTimeout. Old is not idle: it may be
+// at work.
 func txTimedOut(p *Policy, r *Record) bool {
 	return p.TxTimeout > 0 && r.TransactionLevel > 0 && r.TxAge >= p.TxTimeout
 }
+
+// txRests: such a transaction does nothing any more.
+func txRests(p *Policy, r *Record) bool { return !r.Busy && r.Idle >= p.rest() }
+
+// rest is how long a transaction beyond TxTimeout may do nothing.
+func (p *Policy) rest() time.Duration { return p.TxTimeout / 10 }
 
 // leaseForgotten: leased, and nothing has moved for LeakAfter. A running
 // statement is activity, however long it runs.
@@ -37,9 +49,16 @@ func idleTooLong(p *Policy, r *Record) bool {
 	return !r.Leased && !r.Busy && r.Accesses > 0 && r.TransactionLevel == 0 && p.MaxIdle > 0 && r.Idle >= p.MaxIdle
 }
 
-// expired: older than MaxLifetime, less the connection's jitter.
+// expired: older, since it was opened or refreshed, than MaxLifetime, less the
+// connection's jitter.
 func expired(p *Policy, r *Record) bool {
-	return p.MaxLifetime > 0 && r.Accesses > 0 && r.Age >= r.lifetime
+	return p.MaxLifetime > 0 && r.Accesses > 0 && r.expiring >= r.lifetime
+}
+
+// tooManyAccesses: as many leases as MaxAccess since it was opened or refreshed.
+// Where connections are only refreshed for that, check-in does so.
+func tooManyAccesses(p *Policy, r *Record) bool {
+	return p.Expire == Close && p.MaxAccess > 0 && r.Accesses-r.renewed >= p.MaxAccess
 }
 
 // tooManyStatements: the same text is open too often.
@@ -62,7 +81,12 @@ func nextDue(p *Policy, r *Record) time.Duration {
 		}
 	}
 	if r.TransactionLevel > 0 {
+		sooner(p.TxLimit, r.TxAge)
 		sooner(p.TxTimeout, r.TxAge)
+		if txTimedOut(p, r) { // watched closely: it is to be seen to rest
+			next = min(next, max(p.rest()/4, minRest))
+			sooner(p.rest(), r.Idle)
+		}
 		if !r.Leased {
 			sooner(inPoolAfter, r.Idle)
 		}
@@ -73,16 +97,19 @@ func nextDue(p *Policy, r *Record) time.Duration {
 	if !r.Leased {
 		sooner(p.MaxIdle, r.Idle)
 	}
-	sooner(r.lifetime, r.Age)
+	sooner(r.lifetime, r.expiring)
 	return next
 }
+
+// minRest is how often a transaction beyond TxTimeout is looked at, at the most.
+const minRest = 10 * time.Millisecond
 
 // period is how often a pool is looked at while nothing is known to be due:
 // what opens between two looks is found at the next one, a quarter of its
 // limit late at the most.
 func (p *Policy) period() time.Duration {
 	d := p.CheckInterval
-	for _, limit := range []time.Duration{p.LeakAfter, p.TxTimeout, p.MaxIdle, p.MaxLifetime} {
+	for _, limit := range []time.Duration{p.LeakAfter, p.TxTimeout, p.TxLimit, p.MaxIdle, p.MaxLifetime} {
 		if limit > 0 {
 			d = min(d, limit/4)
 		}

@@ -269,7 +269,7 @@ func (r *report) detail(label, text string) {
 func (r *report) ages(l *Leak) string {
 	age := r.now.Sub(l.OpenedAt)
 	switch l.Reason {
-	case ReasonMaxStatements, ReasonMaxPools, ReasonWALLimit, ReasonLeakMemory, ReasonPanic: // it may be in use
+	case ReasonMaxStatements, ReasonMaxPools, ReasonTxTimeout, ReasonWALLimit, ReasonLeakMemory, ReasonPanic: // it may be in use
 		return ageText(age)
 	}
 	return fmt.Sprintf("%s, idle for %s", ageText(age), ageText(l.Idle+age-l.Age))
@@ -429,7 +429,7 @@ func (r *report) writeCounters() {
 		value uint64
 	}{
 		{{"leaked_detected", s.LeakedDetected}, {"proven", s.Proven}, {"recovered", s.Recovered}, {"reaped", s.Reaped}},
-		{{"created", s.Created}, {"reused", s.Reused}, {"expired", s.Expired}, {"recycled", s.Recycled}},
+		{{"created", s.Created}, {"reused", s.Reused}, {"expired", s.Expired}, {"recycled", s.Recycled}, {"refreshed", s.Refreshed}},
 		{{"force_closed", s.ForceClosed}, {"aggressive_cleanups", s.AggressiveCleanups}, {"events_dropped", s.EventsDropped}, {"callback_panics", s.CallbackPanics}},
 		{{"blocked", s.Blocked}},
 	} {

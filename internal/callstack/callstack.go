@@ -31,7 +31,7 @@ type Stack struct {
 	next      atomic.Pointer[Stack]
 	pcs       []uintptr // as runtime.Callers returns them, inlined calls included
 	partial   bool
-	calls     sync.Map // function name prefix to bool, see Calls
+	calls     sync.Map // function name prefix to bool, see Calls; callee and caller, see CalledFrom
 }
 
 // PCs returns the program counters for runtime.CallersFrames, innermost call
@@ -66,6 +66,34 @@ func (s *Stack) Calls(prefix string) bool {
 		}
 	}
 	s.calls.Store(prefix, found)
+	return found
+}
+
+// CalledFrom reports whether the first function of the stack with the name callee
+// was called by one whose name begins with caller. It looks once for each pair, as
+// Calls does.
+func (s *Stack) CalledFrom(callee, caller string) bool {
+	if s == nil {
+		return false
+	}
+	key := [2]string{callee, caller}
+	if found, ok := s.calls.Load(key); ok {
+		return found.(bool)
+	}
+	found := false
+	frames := runtime.CallersFrames(s.pcs)
+	for {
+		f, more := frames.Next()
+		if f.Function == callee && more {
+			f, _ = frames.Next()
+			found = strings.HasPrefix(f.Function, caller)
+			break
+		}
+		if !more {
+			break
+		}
+	}
+	s.calls.Store(key, found)
 	return found
 }
 

@@ -1,0 +1,182 @@
+package leakguard
+
+import (
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// Giving a connection up for a limit. A connection is more than a way to its file:
+// SQL reads what it did before, and database/sql's free connections are a stack, so
+// a program with one goroutine knows which one it gets. Closed is only what no
+// program can miss; every other one is refreshed where it is.
+
+// giveUp carries an order of ScopeGiveUp out. It comes without the gate: between two
+// crossings of it the file system is asked, which may take its time, and whoever
+// wants the connection meanwhile gets it.
+func (c *conn) giveUp(o *tracker.Order) tracker.Outcome {
+	closes := false
+	out := c.crossing(o, func() tracker.Outcome {
+		if closes = c.closable(); closes {
+			return tracker.Done
+		}
+		return c.renew(o.Reason)
+	})
+	if !closes || out == tracker.Void {
+		return out
+	}
+	closes = c.reopens()
+	return c.crossing(o, func() tracker.Outcome {
+		if !closes || !c.closable() || c.missed() && !c.rec.Leave() {
+			return c.renew(o.Reason)
+		}
+		c.finalizeAll()
+		c.rec.Recycled(o.Reason)
+		c.die(&ReapedError{Leak: tracker.Leak{Kind: tracker.KindConnection, Reason: o.Reason}})
+		return tracker.Done
+	})
+}
+
+// crossing calls f with the gate held, if it is free and nothing moved since the
+// order was given.
+func (c *conn) crossing(o *tracker.Order, f func() tracker.Outcome) tracker.Outcome {
+	if !c.gate.try(o.Word) {
+		return tracker.Void
+	}
+	return c.inside(func() tracker.Outcome {
+		if c.raw.Load() || c.gate.word.Load()&dead != 0 {
+			return tracker.Void
+		}
+		return f()
+	})
+}
+
+// missed reports whether closing is for what no program can miss, and not for
+// whatever carries no session state.
+func (c *conn) missed() bool { return c.rec.Pool().Policy().Expire == tracker.Refresh }
+
+// closable reports whether the connection sits in the pool and may be closed there,
+// as far as it can be told without the file. The caller is inside the gate. No query
+// is run: it would take a lock on the file, and count as a look at it for PRAGMA
+// data_version.
+func (c *conn) closable() bool {
+	if c.leased || c.txn.open || c.txn.tomb != nil || len(c.rows) > 0 || c.hidden() {
+		return false
+	}
+	if !c.missed() {
+		return c.session.verify(c) == ""
+	}
+	if !c.session.none() || c.connector.polled.Load() {
+		return false
+	}
+	past, known := c.db.History()
+	return known && past == capi.History{}
+}
+
+// hidden reports whether a wrapper around the driver hides ResetSession or IsValid
+// from database/sql, as far as is known: then nobody says that a connection in the
+// pool is closed, and a statement would fail for it.
+func (c *conn) hidden() bool { return c.wrapped && !c.rec.Pool().SeesHooks() }
+
+// reopens reports whether the DSN names the connection's file now and a new
+// connection could open it, with its write-ahead log, which another connection of the
+// pool keeps open. It asks the file system and may take its time; the caller is
+// outside the gate.
+func (c *conn) reopens() bool {
+	s, t := &c.session, c.connector.traits
+	readOnly, known := c.db.ReadOnly()
+	if !known || !t.names(s.path, s.file) {
+		return false
+	}
+	if path, ok := capi.Reopens(t.path, readOnly); !ok || path != s.path || !identify(path).same(s.file) {
+		return false
+	}
+	if !identify(s.path + "-wal").known() {
+		return true
+	}
+	return mayOpen(s.path+"-wal", !readOnly) && mayOpen(s.path+"-shm", !readOnly) && (!c.missed() || c.keptOpen())
+}
+
+// keptOpen reports whether another connection in the pool has the write-ahead log
+// open, so that it stays when this one is closed.
+func (c *conn) keptOpen() bool {
+	for _, k := range c.rec.Neighbours() {
+		n := k.(control).conn.Value()
+		if n == nil || !n.gate.try(0) {
+			continue
+		}
+		read := false
+		if n.gate.word.Load()&dead == 0 && !n.raw.Load() {
+			read, _ = n.db.HasRead()
+		}
+		n.gate.release()
+		if read {
+			return true
+		}
+	}
+	return false
+}
+
+// renew refreshes the connection where it is. The caller is inside the gate.
+func (c *conn) renew(reason tracker.Reason) tracker.Outcome {
+	c.refresh(reason)
+	if c.session.forever != "" {
+		c.rec.ReportKept(c.session.forever)
+	}
+	return tracker.Refreshed
+}
+
+// refresh finalizes what the guard keeps prepared and releases the caches, for
+// max_access not: that would cost readers the pages that they read again and again.
+// The caller is inside the gate.
+func (c *conn) refresh(reason tracker.Reason) {
+	c.texts.drop()
+	c.begins.drop()
+	if reason != tracker.ReasonMaxAccess {
+		c.db.ReleaseMemory()
+	}
+	c.rec.Renewed(reason)
+}
+
+// expire follows a check-in that is due for a limit, and reports whether the
+// connection may go into the pool. What the reaper is going to close there is left
+// to it; in mode basic there is none.
+func (c *conn) expire(reason tracker.Reason) bool {
+	p := c.rec.Pool()
+	if p.Policy().Expire == tracker.Close {
+		if p.Mode() == tracker.Enforce {
+			return true
+		}
+		if c.closable() && c.reopens() {
+			c.rec.Recycled(reason)
+			return false
+		}
+	}
+	c.refresh(reason)
+	return true
+}
+
+// shownReset notes that ResetSession is not hidden, and reports whether the
+// connection may be used: one that is not fit for the pool gets here if IsValid is.
+func (c *conn) shownReset(f uint64) bool {
+	c.rec.Pool().SawReset()
+	if c.leased {
+		c.missedCheckIn(f)
+	}
+	return !c.discard
+}
+
+// missedCheckIn ends a lease whose end nobody told, because a wrapper around the
+// driver hides IsValid: the next one begins now. The caller is inside the gate.
+func (c *conn) missedCheckIn(f uint64) {
+	c.drain()
+	c.takeBack(f)
+	c.rec.Record()
+	reason := c.rec.CheckIn()
+	c.rec.Recorded()
+	c.leased = false
+	if t := c.txn.tomb; t != nil {
+		t.pooled = true
+	} else if f&dead == 0 && reason != "" && !c.txn.open {
+		c.refresh(reason)
+	}
+}
