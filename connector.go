@@ -109,10 +109,20 @@ func (c *Connector) SetPolicy(p tracker.Policy) error {
 
 // Connect opens a connection. In mode off it is go-sqlite3's own.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
+	if c.pool == nil {
+		return c.sqlite.Open(c.dsn)
+	}
+	caller := callstack.Capture(nil)
+	return c.connect(ctx, fromOpener(caller), !fromSQL(caller))
+}
+
+// connect opens a guarded connection. idle: it goes into the pool's stock. wrapped:
+// database/sql may not see all of its methods.
+func (c *Connector) connect(ctx context.Context, idle, wrapped bool) (driver.Conn, error) {
 	began := time.Now()
 	opened, err := c.sqlite.Open(c.dsn)
-	if err != nil || c.pool == nil {
-		return opened, err
+	if err != nil {
+		return nil, err
 	}
 	inner, ok := opened.(sqliteConn)
 	if !ok {
@@ -127,10 +137,9 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if !n.db.OK() {
 		c.pool.Lacks("sqlite3 handle")
 	}
-	caller := callstack.Capture(nil)
-	n.leased = !fromOpener(caller)
+	n.leased, n.wrapped = !idle, wrapped
 	n.rec = c.pool.New(n.leased, exemption(ctx))
-	if n.wrapped = !fromSQL(caller); n.wrapped {
+	if wrapped {
 		n.rec.Wrapped()
 	}
 	n.rec.TraceLease(ctx)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -113,7 +114,7 @@ type spy struct {
 }
 
 func (s spy) Connect(ctx context.Context) (driver.Conn, error) {
-	opened, err := s.Connector.Connect(ctx)
+	opened, err := s.connect(ctx)
 	if c, ok := opened.(*conn); ok {
 		if s.g.opening != nil {
 			s.g.opening(c)
@@ -123,6 +124,15 @@ func (s spy) Connect(ctx context.Context) (driver.Conn, error) {
 		s.g.mu.Unlock()
 	}
 	return opened, err
+}
+
+// connect is Connect, but that database/sql sees the guard's own connections
+// through the spy.
+func (s spy) connect(ctx context.Context) (driver.Conn, error) {
+	if s.pool == nil {
+		return s.Connector.Connect(ctx)
+	}
+	return s.Connector.connect(ctx, fromOpener(callstack.Capture(nil)), false)
 }
 
 // opened returns how many connections there have been.
@@ -513,7 +523,7 @@ func alone(t *testing.T) bool {
 func drive(t testing.TB, cfg Config) *conn {
 	t.Helper()
 	g := open(t, cfg)
-	opened, err := g.connector.Connect(background)
+	opened, err := g.connector.connect(background, false, false)
 	if err != nil {
 		t.Fatal(err)
 	}

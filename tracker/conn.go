@@ -53,6 +53,7 @@ type Conn struct {
 	lost     atomic.Bool   // a call never came back from SQLite: hands off
 
 	wrapped   bool // see Wrapped
+	leaseTold bool // that the present lease began; the owner's alone
 	unwatched bool // does not count for Tracker.watched, guarded by Tracker.mu
 	slot      int  // in Tracker.conns, guarded by Tracker.mu
 

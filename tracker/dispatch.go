@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 )
 
 // queueSize bounds the events that wait for slow subscribers.
@@ -37,8 +39,9 @@ type subscriber struct {
 // Subscribe calls f for every event, in order, on the tracker's dispatcher:
 // one goroutine for all, outside every lock. f may call anything, sql.DB.Close
 // included; while it runs, later events wait, and beyond 1024 of them events
-// are dropped and counted. A panic in f is contained and counted. cancel ends
-// it; a call of f that is under way may still finish.
+// are dropped and counted. Of the leases that f takes itself nothing is told. A panic
+// in f is contained and counted. cancel ends it; a call of f that is under way may
+// still finish.
 func (t *Tracker) Subscribe(f func(Event)) (cancel func()) {
 	return t.subscribe(&subscriber{f: f, leases: true})
 }
@@ -171,6 +174,16 @@ func (q *queue) next() (Event, func(Event)) {
 	}
 }
 
+// tells reports whether the caller runs below a callback or logger, on the
+// dispatcher. A logger that writes into a guarded database takes leases itself: told
+// of those it would never come to an end.
+func (q *queue) tells() bool {
+	q.mu.Lock()
+	running := q.running
+	q.mu.Unlock()
+	return running && callstack.Capture(nil).Calls("github.com/sqlite-leakguard/sqlite-leakguard/tracker.(*queue).contain")
+}
+
 // contain runs somebody else's code. A panic ends here; runtime.Goexit cannot
 // be stopped, but is counted as well.
 func (q *queue) contain(f func()) {
@@ -244,7 +257,7 @@ func (e Event) message() string {
 	case e.Type == EventBlocked:
 		return "leakguard: blocked (" + string(e.Reason) + "): " + e.Blame.String()
 	case e.Type == EventKept:
-		return "leakguard: connection is never recycled by policy: " + string(e.Reason)
+		return "leakguard: connection stays open, the guard does not close it: " + string(e.Reason)
 	}
 	return "leakguard: connection " + e.Type.String()
 }

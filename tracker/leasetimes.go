@@ -32,8 +32,9 @@ func (c *Conn) leaseBegan() {
 	if t.leaseTimes.on.Load() {
 		c.timed = leaseTimed{c.accesses, t.clock.now()}
 	}
-	if t.leaseTold.Load() {
+	if t.leaseTold.Load() && !t.queue.tells() {
 		c.emit(EventCheckOut)
+		c.leaseTold = true
 	}
 }
 
@@ -43,7 +44,8 @@ func (c *Conn) leaseEnded() {
 	if t.leaseTimes.on.Load() && c.timed.access == c.accesses {
 		t.leaseTimes.add(t, leaseTime{c.pool, t.clock.now() - c.timed.began})
 	}
-	if t.leaseTold.Load() {
+	if c.leaseTold {
+		c.leaseTold = false
 		c.emit(EventCheckIn)
 	}
 }
