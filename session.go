@@ -57,8 +57,15 @@ func (c *conn) filename() string {
 	return c.inner.GetFilename("main")
 }
 
-// note takes up what a text that passed may have left.
+// note takes up what a text that passed may have left, or asked of the connection's
+// history.
 func (s *session) note(c *conn, class textClass, query string) {
+	if class&textHistory != 0 {
+		c.connector.polled.Store(true)
+	}
+	if class&(textAttach|textTemp|textPragma) == 0 {
+		return
+	}
 	c.texts.drop() // what they mean may have changed
 	if class&textAttach != 0 {
 		s.attach = true
@@ -69,9 +76,6 @@ func (s *session) note(c *conn, class textClass, query string) {
 	}
 	if class&textTemp != 0 {
 		s.temp = true
-	}
-	if class&textHistory != 0 {
-		c.connector.polled.Store(true)
 	}
 	if class&textPragma != 0 && s.forever == "" {
 		s.keep(c, "PRAGMA "+pragmaName(query)+" was set by the program")
