@@ -20,7 +20,7 @@ var txStates = map[capi.TxnState]tracker.TxState{
 // TxState returns the state of the transaction if the gate is free.
 func (k control) TxState() tracker.TxState {
 	c := k.conn.Value()
-	if c == nil || !c.gate.try(0) {
+	if c == nil || !c.gate.try() {
 		return tracker.TxUnknown
 	}
 	defer c.gate.release()

@@ -16,7 +16,7 @@ var _ tracker.Control = control{}
 // Look calls f inside the gate if it is free.
 func (k control) Look(f func()) bool {
 	c := k.conn.Value()
-	if c == nil || !c.gate.try(0) {
+	if c == nil || !c.gate.try() {
 		return false
 	}
 	f()
@@ -39,10 +39,10 @@ func (k control) Carry(o *tracker.Order) tracker.Outcome {
 	if o.Scope == tracker.ScopeGiveUp {
 		return c.giveUp(o)
 	}
-	if c.gate.try(o.Word) {
+	if o.Absolute && c.gate.try() || !o.Absolute && c.gate.tryAt(o.Word) {
 		return c.inside(func() tracker.Outcome { return c.carry(o) })
 	}
-	if o.Scope != tracker.ScopeTransaction || o.Word != 0 {
+	if o.Scope != tracker.ScopeTransaction || !o.Absolute {
 		return tracker.Void // it moves: no leak any more, or the next check sees it
 	}
 	// The operation in flight may belong to another transaction by now; within

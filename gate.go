@@ -171,14 +171,23 @@ func (g *gate) take(bits uint64) uint64 {
 func (g *gate) set(bits uint64)   { g.word.Or(bits) }
 func (g *gate) clear(bits uint64) { g.word.And(^bits) }
 
-// try takes the gate for the reaper if nobody is inside and, with a generation
-// given, if nothing moved since.
-func (g *gate) try(word uint64) bool {
+// try takes the gate for the reaper if nobody is inside.
+func (g *gate) try() bool { return g.tryWhere(busy|reaping, 0) }
+
+// tryAt is try for a decision that was made at this generation: nothing has
+// moved since.
+func (g *gate) tryAt(generation uint64) bool {
+	return g.tryWhere(busy|reaping|^flags, generation)
+}
+
+// tryWhere takes the gate for the reaper if these bits of the word are as
+// wanted.
+func (g *gate) tryWhere(bits, want uint64) bool {
 	if !g.held.TryLock() {
 		return false
 	}
 	w := g.word.Load()
-	if w&(busy|reaping) != 0 || word != 0 && w&^flags != word || !g.word.CompareAndSwap(w, w|reaping) {
+	if w&bits != want || !g.word.CompareAndSwap(w, w|reaping) {
 		g.held.Unlock()
 		return false
 	}

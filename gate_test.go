@@ -61,7 +61,7 @@ func TestGateEnter(t *testing.T) {
 			if f, inside := g.enterNow(); f != busy || !inside {
 				t.Errorf("enterNow with an operation in flight: %#x, %v, want busy", f, inside)
 			}
-			if g.try(0) {
+			if g.try() {
 				t.Error("the reaper got in beside an operation")
 			}
 			g.set(watched | beside) // end with the operation
@@ -87,7 +87,7 @@ func TestGateLost(t *testing.T) {
 			if f := g.enter(); f != busy {
 				t.Errorf("enter: %#x, want busy", f)
 			}
-			if g.try(0) {
+			if g.try() {
 				t.Error("the reaper got in")
 			}
 		}
@@ -96,41 +96,59 @@ func TestGateLost(t *testing.T) {
 
 func TestGateTryIsExact(t *testing.T) {
 	eachGate(t, func(t *testing.T, g *gate) {
+		if !g.tryAt(0) { // a generation as any other
+			t.Error("tryAt(0) before the first operation")
+		} else {
+			g.release()
+		}
 		g.enter()
 		g.leave()
+		if g.tryAt(0) {
+			t.Error("tryAt(0) after an operation")
+		}
 		word := g.generation()
-		try := func(word uint64, want bool, when string) {
+		tryAt := func(word uint64, want bool, when string) {
 			t.Helper()
-			got := g.try(word)
+			got := g.tryAt(word)
 			if got != want {
-				t.Errorf("try(%#x) %s: %v, want %v", word, when, got, want)
+				t.Errorf("tryAt(%#x) %s: %v, want %v", word, when, got, want)
 			}
 			if got {
 				g.release()
 			}
 		}
-		try(word, true, "with nothing moved")
-		try(word, true, "after another try: what the reaper does is no activity")
+		try := func(want bool, when string) {
+			t.Helper()
+			got := g.try()
+			if got != want {
+				t.Errorf("try %s: %v, want %v", when, got, want)
+			}
+			if got {
+				g.release()
+			}
+		}
+		tryAt(word, true, "with nothing moved")
+		tryAt(word, true, "after another try: what the reaper does is no activity")
 		for _, f := range []uint64{tombed, dead, tombed | dead} {
 			g.set(f)
-			try(word, true, "with a flag set that is no activity")
+			tryAt(word, true, "with a flag set that is no activity")
 			g.clear(f)
 		}
-		try(word+operation, false, "for an operation that is not over")
+		tryAt(word+operation, false, "for an operation that is not over")
 		g.enter()
-		try(word, false, "inside an operation")
-		try(0, false, "inside an operation")
+		tryAt(word, false, "inside an operation")
+		try(false, "inside an operation")
 		g.leave()
-		try(word, false, "after an operation")
-		try(0, true, "after an operation, for any generation")
-		try(word+operation, true, "with nothing moved")
+		tryAt(word, false, "after an operation")
+		try(true, "after an operation, for any generation")
+		tryAt(word+operation, true, "with nothing moved")
 
-		if !g.try(0) {
+		if !g.try() {
 			t.Fatal("the gate is not free")
 		}
-		try(0, false, "with the reaper inside")
+		try(false, "with the reaper inside")
 		g.release()
-		try(0, true, "after the reaper")
+		try(true, "after the reaper")
 		if wordOf(g) != word+operation {
 			t.Errorf("the word is %#x, want %#x", wordOf(g), word+operation)
 		}
@@ -142,7 +160,7 @@ func TestGateOwnerWaits(t *testing.T) {
 	eachGate(t, func(t *testing.T, g *gate) {
 		for range 200 {
 			var steps []string // guarded by the gate alone
-			if !g.try(0) {
+			if !g.try() {
 				t.Fatal("the gate is not free")
 			}
 			if f, inside := g.enterNow(); inside {
@@ -185,17 +203,19 @@ func TestGateExclusion(t *testing.T) {
 		for i := range byReaper {
 			wg.Go(func() {
 				for !stop.Load() {
-					word := uint64(0)
-					if i == 1 {
-						word = g.generation()
+					inside := false
+					if i == 0 {
+						inside = g.try()
+					} else {
+						word := g.generation()
 						linger()
+						if inside = g.tryAt(word); inside && word != uint64(owner)*operation {
+							t.Errorf("tryAt(%#x) succeeded after %d operations", word, owner)
+						}
 					}
-					if !g.try(word) {
+					if !inside {
 						runtime.Gosched()
 						continue
-					}
-					if word != 0 && word != uint64(owner)*operation {
-						t.Errorf("try(%#x) succeeded after %d operations", word, owner)
 					}
 					before := plain
 					linger()
@@ -282,7 +302,7 @@ func TestGateCondemn(t *testing.T) {
 		if g.hit(send) || g.condemn() || sent != 3 {
 			t.Error("the operation is over")
 		}
-		if !g.try(0) {
+		if !g.try() {
 			t.Fatal("the gate is not free")
 		}
 		if g.condemn() || g.hit(send) {
@@ -528,13 +548,13 @@ func TestGateSharedCache(t *testing.T) {
 	if f := a.enter(); f != 0 {
 		t.Fatalf("enter: %#x", f)
 	}
-	if a.try(0) || b.try(0) {
+	if a.try() || b.try() {
 		t.Error("an owner inside one connection left the reaper into the cache")
 	}
 	if w := wordOf(b); w != 0 {
 		t.Errorf("the try left %#x behind", w)
 	}
-	if !other.try(0) {
+	if !other.try() {
 		t.Error("another cache is none of its business")
 	} else {
 		other.release()
@@ -543,12 +563,12 @@ func TestGateSharedCache(t *testing.T) {
 		t.Fatalf("enter of the second connection: %#x", f)
 	}
 	a.leave()
-	if a.try(0) || gates[2].try(0) {
+	if a.try() || gates[2].try() {
 		t.Error("the second owner is still inside")
 	}
 	b.leave()
 	for _, g := range gates {
-		if !g.try(0) {
+		if !g.try() {
 			t.Fatal("nobody is inside any more")
 		}
 		g.release()
@@ -556,7 +576,7 @@ func TestGateSharedCache(t *testing.T) {
 
 	// The reaper inside one keeps the owners of all out.
 	for range 100 {
-		if !a.try(0) {
+		if !a.try() {
 			t.Fatal("the gate is not free")
 		}
 		var steps []string // guarded by the gates alone
@@ -631,7 +651,7 @@ func TestGateSharedExclusion(t *testing.T) {
 	others.Go(func() {
 		for n := 0; !stop.Load(); n++ {
 			i := n % len(gates)
-			if !gates[i].try(0) {
+			if !gates[i].try() {
 				runtime.Gosched()
 				continue
 			}
@@ -739,7 +759,7 @@ func BenchmarkGate(b *testing.B) {
 			g := newGates(1, shared)[0]
 			b.ReportAllocs()
 			for b.Loop() {
-				g.try(0)
+				g.try()
 				g.release()
 			}
 		})

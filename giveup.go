@@ -39,7 +39,7 @@ func (c *conn) giveUp(o *tracker.Order) tracker.Outcome {
 // crossing calls f with the gate held, if it is free and nothing moved since the
 // order was given.
 func (c *conn) crossing(o *tracker.Order, f func() tracker.Outcome) tracker.Outcome {
-	if !c.gate.try(o.Word) {
+	if !c.gate.tryAt(o.Word) {
 		return tracker.Void
 	}
 	return c.inside(func() tracker.Outcome {
@@ -101,7 +101,7 @@ func (c *conn) reopens() bool {
 func (c *conn) keptOpen() bool {
 	for _, k := range c.rec.Neighbours() {
 		n := k.(control).conn.Value()
-		if n == nil || !n.gate.try(0) {
+		if n == nil || !n.gate.try() {
 			continue
 		}
 		read := false

@@ -107,7 +107,7 @@ func (c *conn) drain() {
 // prove runs undo, which closes what garbage collection proved to be out of
 // reach, now or as soon as the gate is free.
 func (c *conn) prove(undo func()) {
-	if c.rec.OutOfBubble() || !c.gate.try(0) {
+	if c.rec.OutOfBubble() || !c.gate.try() {
 		c.handOver(undo)
 		return
 	}

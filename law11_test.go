@@ -244,7 +244,7 @@ func TestBeginThatIsCalledFailed(t *testing.T) {
 		run(t, g, createT)
 		c := g.last()
 		real := c.inner
-		if !c.gate.try(0) {
+		if !c.gate.try() {
 			t.Fatal("the gate is taken")
 		}
 		c.inner = &failing{sqliteConn: real, begin: context.Canceled, exec: rollback}

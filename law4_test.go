@@ -23,7 +23,7 @@ import (
 // order is what the reaper would want done to a connection.
 func order(scope tracker.Scope, resource uint64) *tracker.Order {
 	return &tracker.Order{
-		Scope: scope, Resource: resource, Reason: tracker.ReasonTxTimeout,
+		Scope: scope, Resource: resource, Reason: tracker.ReasonTxTimeout, Absolute: true,
 		Leaks: []*tracker.Leak{{Kind: tracker.KindTransaction, Reason: tracker.ReasonTxTimeout, Limit: time.Minute}},
 	}
 }
@@ -427,7 +427,7 @@ func TestStmtCloseDoesNotWait(t *testing.T) {
 	sc := g.conn(t)
 	s := prepare(t, sc, "SELECT 1")
 	c := g.last()
-	if !c.gate.try(0) {
+	if !c.gate.try() {
 		t.Fatal("the gate is taken")
 	}
 	closed := make(chan error, 1)
@@ -458,7 +458,7 @@ func TestHandedOverIsClosedByTheReaper(t *testing.T) {
 		sc := g.conn(t)
 		s := prepare(t, sc, "SELECT 1")
 		c := g.last()
-		if !c.gate.try(0) {
+		if !c.gate.try() {
 			t.Fatal("the gate is taken")
 		}
 		wantErr(t, "Close", s.Close(), nil)
@@ -480,7 +480,7 @@ func TestClosingDoesNotHoldUpTheReaper(t *testing.T) {
 		run(t, g, createT)
 		c := g.last()
 		closing := make(chan struct{})
-		if !c.gate.try(0) {
+		if !c.gate.try() {
 			t.Fatal("the gate is taken")
 		}
 		c.inner = &failing{sqliteConn: c.inner, closing: closing}

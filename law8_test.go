@@ -129,7 +129,7 @@ func TestAbandonedStatementIsProven(t *testing.T) {
 	collect(t, "proof", g.proven)
 	g.expect(t, leakEvents, "proven statement proven", "reaped statement proven")
 	own := g.last()
-	if !own.gate.try(0) {
+	if !own.gate.try() {
 		t.Fatal("the gate is taken")
 	}
 	if left, _, _ := own.db.OpenStatements(); left != 0 || len(own.stmts) != 0 {
@@ -150,7 +150,7 @@ func TestProofWaitsForTheGate(t *testing.T) {
 	abandonRows(t, c, "SELECT a FROM t")
 	abandonStmt(t, c, "SELECT a FROM t")
 	own := g.last()
-	if !own.gate.try(0) {
+	if !own.gate.try() {
 		t.Fatal("the gate is taken")
 	}
 	collect(t, "hand over", func() bool {

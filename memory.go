@@ -34,7 +34,7 @@ func readMemory() tracker.Memory {
 // Memory returns what SQLite holds for the connection if the gate is free.
 func (k control) Memory() (bytes int64, ok bool) {
 	c := k.conn.Value()
-	if c == nil || !c.gate.try(0) {
+	if c == nil || !c.gate.try() {
 		return 0, false
 	}
 	defer c.gate.release()

@@ -27,7 +27,7 @@ func TestSharedCacheAndReports(t *testing.T) {
 				return opened.(*conn)
 			}
 			a, b := connect(), connect()
-			if !b.gate.try(0) {
+			if !b.gate.try() {
 				t.Fatal("the gate is not free")
 			}
 			waits, reports, closes := make(chan bool), make(chan bool), make(chan bool)

@@ -46,6 +46,7 @@ func orderFor(id uint64) *tracker.Order {
 		Scope:    tracker.ScopeTransaction,
 		Reason:   tracker.ReasonTxTimeout,
 		Resource: id,
+		Absolute: true,
 		Leaks: []*tracker.Leak{{
 			Kind: tracker.KindTransaction, Reason: tracker.ReasonTxTimeout, Resource: id,
 			OpenedAt: time.Now(), Limit: time.Millisecond,

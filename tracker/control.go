@@ -7,10 +7,11 @@ type Control interface {
 	// Look calls f with the connection's gate held, and returns true, if the
 	// gate is free. The driver writes Resource.Use under the same gate.
 	Look(f func()) bool
-	// Carry carries the order out if the gate is free. If it is not, an order
-	// that may hit running work condemns the connection and interrupts it;
-	// any other is void. ScopeGiveUp opens the database a second time between
-	// two crossings of the gate, so it can take as long as the file system does.
+	// Carry carries the order out if the gate is free and, unless the order is
+	// absolute, nothing moved since. If the gate is not free, an order that may
+	// hit running work condemns the connection and interrupts it; any other is
+	// void. ScopeGiveUp opens the database a second time between two crossings of
+	// the gate, so it can take as long as the file system does.
 	Carry(o *Order) Outcome
 	// Memory returns the bytes that SQLite holds for the connection, caches,
 	// schema and statements together, if the gate is free.
@@ -30,7 +31,7 @@ const (
 	// ScopeRows closes the rows Order.Resource.
 	ScopeRows Scope = iota
 	// ScopeTransaction closes all rows of the connection and rolls back the
-	// transaction Order.Resource. It may hit running work.
+	// transaction Order.Resource. An absolute one may hit running work.
 	ScopeTransaction
 	// ScopeLease closes rows and statements, rolls back, and closes the SQLite
 	// handle, if the connection may be closed at all.
@@ -51,9 +52,13 @@ type Order struct {
 	// Reason is why.
 	Reason Reason
 	// Word is the generation of the activity word at the time of the decision.
-	// An order that must not hit work that has begun since holds only while it
-	// is the same; 0 holds always.
+	// The order holds only while it is the same, unless it is Absolute: work
+	// that has begun since is not meant.
 	Word uint64
+	// Absolute says that the order holds whatever has moved since: it means
+	// Resource, or nothing that work could be harmed by. One of ScopeTransaction
+	// may also hit running work; no other does.
+	Absolute bool
 	// Resource is the id of the rows or the transaction meant, 0 otherwise.
 	Resource uint64
 	// Leaks are what the order undoes, the first one being its cause. Empty

@@ -391,10 +391,10 @@ func (f *fake) drive(o *Order) Outcome {
 	defer f.mu.Unlock()
 	w := f.Word().Load()
 	switch {
-	case f.inside && o.Scope == ScopeTransaction && o.Word == 0:
+	case f.inside && o.Scope == ScopeTransaction && o.Absolute:
 		f.order = o
 		return Condemned
-	case f.inside || f.shut || f.dead || o.Word != 0 && o.Word != w&^FlagBits:
+	case f.inside || f.shut || f.dead || !o.Absolute && o.Word != w&^FlagBits:
 		return Void
 	}
 	switch o.Scope {

@@ -155,7 +155,7 @@ func (t *Tracker) release(conns []*Conn, reason Reason) (released int64) {
 		held[i], _ = c.control.Memory()
 	}
 	for i, c := range conns {
-		if c.control.Carry(&Order{Scope: ScopeRelease, Reason: reason, conn: c}) != Done {
+		if c.control.Carry(&Order{Scope: ScopeRelease, Reason: reason, Absolute: true, conn: c}) != Done {
 			continue
 		}
 		bytes, ok := c.control.Memory()

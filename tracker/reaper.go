@@ -195,7 +195,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		}
 	}
 	if c.pending.Swap(false) {
-		f.orders = append(f.orders, &Order{Scope: ScopeProven, Reason: ReasonProven, conn: c})
+		f.orders = append(f.orders, &Order{Scope: ScopeProven, Reason: ReasonProven, Absolute: true, conn: c})
 	}
 
 	rec := c.recordLocked(now, p, busy)
@@ -329,10 +329,8 @@ func (c *Conn) timeOut(f *findings, p *Policy, rec *Record, now time.Duration, w
 			undone = append(undone, r)
 		}
 	}
-	o := &Order{Scope: ScopeTransaction, Reason: reason, Resource: c.tx.id}
-	if reason == ReasonTxTimeout {
-		o.Word = word
-	}
+	// What rests is undone only while it rests.
+	o := &Order{Scope: ScopeTransaction, Reason: reason, Resource: c.tx.id, Word: word, Absolute: reason == ReasonTxLimit}
 	c.order(f, o, undone...)
 }
 
@@ -560,7 +558,7 @@ func (c *Conn) lookAtRows(f *findings, now time.Duration) {
 			r.forgottenToo(ReasonLeakAfter, p.LeakAfter, idle)
 			l, fresh := c.suspect(f, r, ReasonLeakAfter, p.LeakAfter, now, idle)
 			if !fresh && now > w.since && c.mayUndo(l) && c.lease.exempt == "" {
-				c.order(f, &Order{Scope: ScopeRows, Reason: ReasonLeakAfter, Resource: r.id}, r)
+				c.order(f, &Order{Scope: ScopeRows, Reason: ReasonLeakAfter, Resource: r.id, Absolute: true}, r)
 			}
 		}
 	})
