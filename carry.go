@@ -54,13 +54,19 @@ func (k control) Carry(o *tracker.Order) tracker.Outcome {
 	return tracker.Condemned
 }
 
-// condemn leaves the order to the operation in flight.
+// condemn leaves the order to the operation in flight. Its place holds one
+// order, and who takes one from there settles it: the operation that carries it
+// out, or who finds here that it came too late. The operation that was looked at
+// may be over by now, or may have ended the transaction, so that is looked at
+// again behind the mark: what begins from there on finds the mark gone.
 func (c *conn) condemn(o *tracker.Order) bool {
-	if c.gate.word.Load()&condemned != 0 {
-		return false
+	if !c.order.CompareAndSwap(nil, o) {
+		return false // another one is under way
 	}
-	c.order.Store(o)
-	return c.gate.condemn()
+	if c.gate.condemn() && c.rec.Transaction() == o.Resource {
+		return true
+	}
+	return !c.order.CompareAndSwap(o, nil)
 }
 
 // stopCondemned tells the condemned operation to stop, and returns false if it
@@ -229,7 +235,9 @@ func (c *conn) carryCondemned(err error) error {
 		t.reapedBy(c, verdict)
 		c.rec.Settle(o, tracker.Done)
 		return verdict
-	case !c.txn.open && t == nil && gaveUp(err): // the COMMIT itself, and it did not commit
+	case !c.txn.open && t == nil && c.txn.id == o.Resource && c.txn.failed == c.gate.word.Load()&^flags && gaveUp(err):
+		// The COMMIT itself, and it did not commit. An operation that began behind
+		// a COMMIT that did may give up for reasons of its own.
 		c.rec.Settle(o, tracker.Done)
 		return reaped(o.Leaks[0])
 	}

@@ -65,8 +65,8 @@ type conn struct {
 	gone       error
 	rolledBack bool
 
-	// order is what a condemned operation carries out, written before the
-	// gate's condemned bit and read behind it.
+	// order is what a condemned operation carries out, placed before the gate's
+	// condemned bit and taken behind it: see condemn.
 	order atomic.Pointer[tracker.Order]
 	// shielded: an order is carried out, and no other one stops that.
 	shielded atomic.Bool

@@ -102,7 +102,8 @@ func (g *gate) record(bits uint64) {
 }
 
 // enterNow is enter for callers that must not wait for the reaper; false if
-// the reaper is inside.
+// the reaper is inside. The lock of a shared cache comes first: an operation
+// that had to be taken back might be condemned by then.
 func (g *gate) enterNow() (uint64, bool) {
 	for {
 		w := g.word.Load()
@@ -111,12 +112,12 @@ func (g *gate) enterNow() (uint64, bool) {
 			return busy, true
 		case w&reaping != 0:
 			return 0, false
+		case g.shared != nil && !g.shared.TryRLock():
+			return 0, false // the reaper is inside another connection of the cache
 		case g.word.CompareAndSwap(w, w|busy):
-			if g.shared != nil && !g.shared.TryRLock() {
-				g.clear(busy) // the reaper is inside another connection of the cache
-				return 0, false
-			}
 			return w & (tombed | dead), true
+		case g.shared != nil:
+			g.shared.RUnlock()
 		}
 	}
 }
@@ -209,15 +210,16 @@ func (g *gate) release() {
 	g.held.Unlock()
 }
 
-// condemn marks the operation in flight, and returns false if there is none or
-// it is condemned already.
+// condemn marks the operation in flight, and returns false if there is none.
+// The mark of an order that was taken back does as well: who takes it looks for
+// an order behind it.
 func (g *gate) condemn() bool {
 	for {
 		w := g.word.Load()
-		if w&busy == 0 || w&condemned != 0 {
+		if w&busy == 0 {
 			return false
 		}
-		if g.word.CompareAndSwap(w, w|condemned) {
+		if w&condemned != 0 || g.word.CompareAndSwap(w, w|condemned) {
 			return true
 		}
 	}

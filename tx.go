@@ -107,6 +107,9 @@ func (t *tx) Rollback() error {
 // end takes the result of COMMIT or ROLLBACK.
 func (t *tx) end(err error) error {
 	c := t.c
+	if err != nil {
+		c.txn.failed = c.gate.word.Load() &^ flags
+	}
 	if err != nil && !c.inner.AutoCommit() {
 		// database/sql takes the transaction for ended, so it must be. An
 		// interrupt may stick until the last active statement is reset.

@@ -21,6 +21,9 @@ type txn struct {
 	lease      uint64   // in which it began
 	byText     bool     // begun by a SQL text: nobody has to come back for it
 	savepoints []string // as SQLite compares them, the outermost first
+	// failed is the generation of the operation in which tx.Commit or tx.Rollback
+	// failed.
+	failed uint64
 }
 
 // tomb stands where a transaction was that is over while its owner does not
