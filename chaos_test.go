@@ -70,7 +70,7 @@ func TestChaos(t *testing.T) {
 			b := newBank(t, v.journal, v.aborts)
 			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(float64(*chaosTime)*v.share))
 			defer cancel()
-			b.done = ctx.Done()
+			b.done, b.began = ctx.Done(), time.Now()
 			var checker sync.WaitGroup
 			checker.Go(b.check)
 			v.run(b)
@@ -97,6 +97,7 @@ type bank struct {
 	db        *sql.DB
 	raw       *sql.DB // go-sqlite3 itself, to look on
 	done      <-chan struct{}
+	began     time.Time
 	aborts    bool // provoke SQLite to roll back by itself
 
 	move, note *sql.Stmt // prepared over the pool
@@ -188,14 +189,31 @@ func (b *bank) connected(c *sqlite3.SQLiteConn) error {
 	return nil
 }
 
-// over reports whether the time is up or the test has failed.
+// over reports whether the time is up and something has happened in it, or the
+// test has failed.
 func (b *bank) over() bool {
 	select {
 	case <-b.done:
-		return true
+		return b.chaos() || b.t.Failed() || time.Since(b.began) > *chaosTime+time.Minute
 	default:
 		return b.t.Failed()
 	}
+}
+
+// chaos reports whether transfers were committed and failed, and leaks undone.
+func (b *bank) chaos() bool {
+	b.mu.Lock()
+	committed, failed := len(b.committed), len(b.failed)
+	b.mu.Unlock()
+	return committed > 0 && failed > 0 && b.connector.Stats().Reaped > 0
+}
+
+// prepare prepares over the pool. The guard may undo a lease meanwhile.
+func (b *bank) prepare(query string) (s *sql.Stmt, err error) {
+	for s, err = b.db.Prepare(query); errors.Is(err, ErrReaped); {
+		s, err = b.db.Prepare(query)
+	}
+	return s, err
 }
 
 func (b *bank) newTransfer(r *rand.Rand) transfer {
@@ -276,11 +294,11 @@ func (b *bank) crowd() {
 	b.db.SetMaxOpenConns(14)
 	b.db.SetMaxIdleConns(8)
 	var err error
-	if b.move, err = b.db.Prepare(moveSQL); err != nil {
+	if b.move, err = b.prepare(moveSQL); err != nil {
 		b.t.Error(err)
 		return
 	}
-	if b.note, err = b.db.Prepare("INSERT INTO journal VALUES(?, ?, ?, ?, ?)"); err != nil {
+	if b.note, err = b.prepare("INSERT INTO journal VALUES(?, ?, ?, ?, ?)"); err != nil {
 		b.t.Error(err)
 		return
 	}
@@ -1199,7 +1217,7 @@ func (b *bank) close() {
 	if all := b.tracker.Stats(); all.LeakedDetected != st.LeakedDetected || all.Created != st.Created || all.CallbackPanics != 0 {
 		t.Errorf("the tracker counts %+v, the pool %+v", all, st)
 	}
-	if *chaosTime >= 5*time.Second && (len(b.committed) == 0 || len(b.failed) == 0 || st.Reaped == 0) {
+	if len(b.committed) == 0 || len(b.failed) == 0 || st.Reaped == 0 {
 		t.Errorf("no chaos: %d committed, %d failed, %d reaped", len(b.committed), len(b.failed), st.Reaped)
 	}
 

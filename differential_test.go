@@ -768,6 +768,29 @@ func diffStop(r *diffRec, c *sqlite3.SQLiteConn) error {
 	}, false)
 }
 
+// diffDeadline is a context whose deadline comes when the program says so.
+type diffDeadline struct {
+	context.Context
+	over  chan struct{}
+	reach func()
+}
+
+func newDiffDeadline() *diffDeadline {
+	over := make(chan struct{})
+	return &diffDeadline{bg, over, sync.OnceFunc(func() { close(over) })}
+}
+
+func (d *diffDeadline) Done() <-chan struct{} { return d.over }
+
+func (d *diffDeadline) Err() error {
+	select {
+	case <-d.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
 // diffFail is a hook that registers the SQL function fail(x, at): it fails at at
 // and returns x elsewhere.
 func diffFail(_ *diffRec, c *sqlite3.SQLiteConn) error {
@@ -1906,12 +1929,15 @@ var diffContexts = []diffScenario{
 
 	{name: "deadline in the middle of a query", hook: diffStop, on: "file memory", run: func(r *diffRec, db *sql.DB) {
 		diffFilled(r, db)
-		ctx, cancel := context.WithTimeout(bg, 20*time.Millisecond)
-		defer cancel()
+		// The deadline comes when the statement is running. Before its first
+		// step go-sqlite3's Exec loses it: SQLite forgets such an interrupt.
+		ctx := newDiffDeadline()
+		r.stop = ctx.reach
 		r.queryCtx(ctx, db, diffForever)
-		ctx, cancel = context.WithTimeout(bg, 20*time.Millisecond)
-		defer cancel()
+		ctx = newDiffDeadline()
+		r.stop = ctx.reach
 		r.execCtx(ctx, db, "INSERT INTO t (b) "+diffForever)
+		r.stop = nil
 		r.query(db, "SELECT * FROM t")
 		r.stats(db)
 	}, sees: []string{"is context.DeadlineExceeded itself"}},
@@ -3911,16 +3937,24 @@ var diffDeliberate = []diffDifference{
 			params = "_txlock=immediate&_busy_timeout=600000"
 		}
 		other := r.open(params)
-		soon := func() context.Context {
-			ctx, cancel := context.WithTimeout(bg, 50*time.Millisecond)
-			r.t.Cleanup(cancel)
-			return ctx
+		soon := func(f func(ctx context.Context)) {
+			for d, from := 50*time.Millisecond, len(r.log); ; d *= 2 {
+				ctx, cancel := context.WithTimeout(bg, d)
+				f(ctx)
+				cancel()
+				if r.side == diffOurs || !strings.HasSuffix(r.log[from], diffLate) {
+					return
+				}
+				r.log = r.log[:from] // over before go-sqlite3 began to wait
+			}
 		}
-		r.execCtx(soon(), other, "INSERT INTO t VALUES (5, 'waits')")
-		r.execCtx(soon(), other, "BEGIN IMMEDIATE; INSERT INTO t VALUES (5, 'waits'); COMMIT")
-		r.begin(soon(), other)
+		soon(func(ctx context.Context) { r.execCtx(ctx, other, "INSERT INTO t VALUES (5, 'waits')") })
+		soon(func(ctx context.Context) {
+			r.execCtx(ctx, other, "BEGIN IMMEDIATE; INSERT INTO t VALUES (5, 'waits'); COMMIT")
+		})
+		soon(func(ctx context.Context) { r.begin(ctx, other) })
 		if r.side == diffOurs { // with Query, go-sqlite3 returns what the context says by then
-			r.queryCtx(soon(), other, "INSERT INTO t VALUES (5, 'waits') RETURNING a")
+			soon(func(ctx context.Context) { r.queryCtx(ctx, other, "INSERT INTO t VALUES (5, 'waits') RETURNING a") })
 		}
 		r.err("rollback", tx.Rollback())
 		diffCount(r, other)

@@ -565,26 +565,38 @@ func TestDriverWithoutAnyMemorySource(t *testing.T) {
 	})
 }
 
-// Pools with big caches that come, work and go while memory gets short and is
-// there again, for the race detector.
+// Connections with big caches that come, work and go while memory gets short and
+// is there again, for the race detector. Each pass of the monitor reads another
+// share, and the work goes on until ten of them were too much.
 func TestMemoryChurn(t *testing.T) {
 	t.Parallel()
 	tr := tracker.New(tracker.Options{})
-	used := percent(10)
-	machineAt(tr, used)
-	g := open(t, Config{DSN: fileDSN(t, "_synchronous=OFF", "_cache_size=-8192", "_busy_timeout=5000"), Tracker: tr, Policy: limits(func(p *tracker.Policy) {
+	var reads atomic.Int64
+	tr.SetMemorySource(func() tracker.Memory {
+		p := reads.Add(1) * 37 % 100
+		return tracker.Memory{Total: 1 << 30, Used: uint64(p) << 30 / 100, UsedPercent: float64(p)}
+	})
+	g := open(t, Config{DSN: fileDSN(t, "_synchronous=OFF", "_cache_size=-8192", "_busy_timeout=60000"), Tracker: tr, Policy: limits(func(p *tracker.Policy) {
 		p.Pressure, p.ConnMemory, p.LeakMemory, p.MemoryInterval, p.CheckInterval = 0.85, 1<<20, 2<<20, time.Millisecond, time.Millisecond
 	})})
 	fill(t, g, 3)
 	g.SetMaxOpenConns(6)
 	g.SetMaxIdleConns(4)
-	over := time.Now().Add(time.Second)
+	short := make(chan struct{}, 10)
+	t.Cleanup(tr.Subscribe(func(e tracker.Event) {
+		if e.Pressure != nil && e.Pressure.On {
+			select {
+			case short <- struct{}{}:
+			default:
+			}
+		}
+	}))
+	var over atomic.Bool
 	done := make(chan error)
 	for w := range 6 {
 		go func() {
 			var err error
-			for n := 0; err == nil && time.Now().Before(over); n++ {
-				used.Store(int64(n * 37 % 100))
+			for n := 0; err == nil && (n < 20 || !over.Load()); n++ {
 				switch (n + w) % 4 {
 				case 0:
 					var sum int64
@@ -615,12 +627,18 @@ func TestMemoryChurn(t *testing.T) {
 			done <- err
 		}()
 	}
+	patience := time.After(time.Minute)
+	for n := 0; n < cap(short) && !t.Failed(); n++ {
+		select {
+		case <-short:
+		case <-patience:
+			t.Errorf("%d times under pressure after %d readings", n, reads.Load())
+		}
+	}
+	over.Store(true)
 	for range 6 {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-	}
-	if s := g.connector.Stats(); s.MemoryMonitoring.PressureEventsCount == 0 {
-		t.Errorf("no pressure: %+v", s.MemoryMonitoring)
 	}
 }

@@ -504,6 +504,7 @@ func TestCarryUninterrupted(t *testing.T) {
 						}
 						sending.Store(false)
 					})
+					runtime.Gosched() // on one processor nobody else would get in between
 				}
 			})
 			for range 150 {
@@ -555,7 +556,7 @@ func TestAttendBesideLeave(t *testing.T) {
 		}
 	})
 	met := 0
-	for start := time.Now(); time.Since(start) < *stormTime/2; {
+	for start := time.Now(); time.Since(start) < *stormTime/2 || met < 10 && time.Since(start) < time.Minute; {
 		if f := s.c.gate.enter(); f != 0 {
 			t.Fatalf("enter: %#x", f)
 		}
@@ -571,15 +572,15 @@ func TestAttendBesideLeave(t *testing.T) {
 	}
 	stop.Store(true)
 	watchdog.Wait()
-	for start := time.Now(); runtime.NumGoroutine() > before && time.Since(start) < 5*time.Second; {
+	for start := time.Now(); runtime.NumGoroutine() > before && time.Since(start) < 20*time.Second; {
 		runtime.Gosched()
 	}
 	if n := runtime.NumGoroutine() - before; n > 0 {
 		t.Errorf("%d goroutines still attend operations that are over", n)
 	}
 	close(done)
-	if met == 0 {
-		t.Error("no operation was attended")
+	if met < 10 {
+		t.Errorf("%d operations were attended", met)
 	}
 }
 
@@ -676,7 +677,18 @@ type storm struct {
 	conns map[*conn]*atomic.Pointer[stormTx] // the latest transaction of each
 
 	committed, failed, innocents, struckRows atomic.Int64
-	ids                                      sync.Map // committed → true, failed → false
+	done, condemned                          atomic.Int64 // orders, see verdicts
+	ids                                      sync.Map     // committed → true, failed → false
+}
+
+// blows reports whether all that it is about has happened.
+func (s *storm) blows() bool {
+	for _, n := range []*atomic.Int64{&s.committed, &s.failed, &s.done, &s.condemned} {
+		if n.Load() < 10 {
+			return false
+		}
+	}
+	return true
 }
 
 // TestStorm condemns transactions at random moments, by the reaper's own way,
@@ -712,7 +724,10 @@ func TestStorm(t *testing.T) {
 	}
 	var found verdicts
 	condemner.Go(func() { found = s.condemn(rand.New(rand.NewPCG(seed, 100))) })
-	<-time.After(*stormTime)
+	over, patience := time.After(*stormTime), time.Now().Add(time.Minute)
+	for <-over; !s.blows() && !t.Failed() && time.Now().Before(patience); {
+		time.Sleep(10 * time.Millisecond) // the storm decides
+	}
 	s.stop.Store(true)
 	workers.Wait()
 	condemner.Wait()
@@ -721,14 +736,14 @@ func TestStorm(t *testing.T) {
 	t.Logf("%d transactions committed, %d failed, %d operations outside of them, %d rows from before closed",
 		s.committed.Load(), s.failed.Load(), s.innocents.Load(), s.struckRows.Load())
 	t.Logf("%v", found)
-	if *stormTime >= time.Second && (s.committed.Load() == 0 || s.failed.Load() == 0 || found.condemned == 0 || found.done == 0) {
+	if !s.blows() {
 		t.Error("the storm did not blow")
 	}
 	if err := s.db.Close(); err != nil {
 		t.Error(err)
 	}
-	if st := connector.Stats(); st.TotalConnections != 0 || st.Created != 4 {
-		t.Errorf("%d connections opened and %d left, want 4 and 0", st.Created, st.TotalConnections)
+	if st := connector.Stats(); st.TotalConnections != 0 || st.Created > 4 {
+		t.Errorf("%d connections opened and %d left, want at most 4 and 0", st.Created, st.TotalConnections)
 	}
 }
 
@@ -779,8 +794,10 @@ func (s *storm) condemn(r *rand.Rand) (v verdicts) {
 		switch k.Carry(orderFor(x.id)) {
 		case tracker.Done:
 			v.done++
+			s.done.Add(1)
 		case tracker.Condemned:
 			v.condemned++
+			s.condemned.Add(1)
 			for n := 0; k.Nudge(); n++ {
 				v.nudges++
 				if runtime.Gosched(); n > 20 {
@@ -835,6 +852,10 @@ func (s *storm) work(r *rand.Rand) {
 	if latest == nil {
 		latest = new(atomic.Pointer[stormTx])
 		s.conns[c] = latest
+		// A ConnectHook would keep the guard from keeping texts.
+		if err := c.inner.(*sqlite3.SQLiteConn).RegisterFunc("yields", yields, false); err != nil {
+			s.t.Error(err)
+		}
 	}
 	s.mu.Unlock()
 	for range 1 + r.IntN(4) {
@@ -878,6 +899,15 @@ func (s *storm) work(r *rand.Rand) {
 			s.insert(sc, "by itself")
 		}
 	}
+}
+
+// yields is the SQL function yields(x): in the middle of a statement others get
+// to run, on one processor too.
+func yields(x int64) int64 {
+	if x%50 == 0 {
+		runtime.Gosched()
+	}
+	return x
 }
 
 // insert writes outside a transaction.
@@ -968,6 +998,9 @@ func (s *storm) transaction(r *rand.Rand, sc *sql.Conn, c *conn, latest *atomic.
 		}
 	}
 	exec := func(query string, args ...any) {
+		if r.IntN(4) == 0 {
+			runtime.Gosched() // between two statements
+		}
 		var err error
 		if text {
 			_, err = sc.ExecContext(ctx, query, args...)
@@ -1003,7 +1036,7 @@ func (s *storm) transaction(r *rand.Rand, sc *sql.Conn, c *conn, latest *atomic.
 		}
 	}
 	for range r.IntN(3) {
-		exec("SELECT count(*) FROM many")
+		exec([]string{"SELECT count(*) FROM many", "SELECT count(yields(a)) FROM many"}[r.IntN(2)])
 	}
 	if write {
 		exec("INSERT INTO t VALUES(?, 1)", id)
