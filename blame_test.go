@@ -112,16 +112,13 @@ func TestBlameNamesTheWriter(t *testing.T) {
 			tx, err := a.BeginTx(background, nil) // here:writer
 			begun(t, tx, err)
 			run(t, tx, "INSERT INTO t VALUES(4)")
-			began := time.Now()
 			_, err = b.ExecContext(background, "INSERT INTO t VALUES(5)") // here:waits
 			wantCode(t, "INSERT", err, sqlite3.ErrBusy)
 			if want := (sqlite3.Error{Code: sqlite3.ErrBusy, ExtendedCode: sqlite3.ErrNoExtended(sqlite3.ErrBusy)}); err.(sqlite3.Error).ExtendedCode != want.ExtendedCode || err.Error() != "database is locked" {
 				t.Errorf("the error became %#v", err)
 			}
+			// Told by the operation: no check comes for a minute.
 			e := blamedFor(t, b, tracker.ReasonBusy, "INSERT INTO t VALUES(5)", "transaction write "+markedLine(t, "writer"))
-			if told := time.Since(began); told > time.Second {
-				t.Errorf("told after %v", told)
-			}
 			h := e.Blame.Holders[0]
 			if h.Query != "INSERT INTO t VALUES(4)" || h.Pool != a.connector.pool.Name() || h.Age <= 0 || h.Age > time.Minute {
 				t.Errorf("%+v", h)
@@ -363,14 +360,7 @@ func TestBlameBusyHolder(t *testing.T) {
 	<-inside
 	defer done.Wait()
 	defer close(release)
-	began := time.Now()
 	wantCode(t, "INSERT", try(b, "INSERT INTO t VALUES(5)"), sqlite3.ErrBusy) // waits for ever if it asks
-	if took := time.Since(began); took > 50*time.Millisecond {
-		t.Logf("took %v", took)
-		if took > time.Second {
-			t.Errorf("took %v", took)
-		}
-	}
 	e := blamedFor(t, b, tracker.ReasonBusy, "INSERT INTO t VALUES(5)", "transaction unknown "+markedLine(t, "long"))
 	if h := e.Blame.Holders[0]; !h.Busy || h.Query != "INSERT INTO t SELECT 10 + block()" {
 		t.Errorf("%+v", h)

@@ -135,6 +135,15 @@ func (s spy) connect(ctx context.Context) (driver.Conn, error) {
 	return s.Connector.connect(ctx, fromOpener(callstack.Capture(nil)), false)
 }
 
+// limit changes the limits: what has to be there before they are broken takes
+// its time on a busy machine.
+func (g *guarded) limit(t testing.TB, p tracker.Policy) {
+	t.Helper()
+	if err := g.connector.SetPolicy(p); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // opened returns how many connections there have been.
 func (g *guarded) opened() int {
 	g.mu.Lock()

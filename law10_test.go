@@ -223,9 +223,11 @@ func TestOutsideReaperAndABubble(t *testing.T) {
 	t.Parallel()
 	cfg := Config{
 		DSN:     fileDSN(t, "_busy_timeout=10000"), // the reaped handle closes beside the test
-		Tracker: tracker.Default(), Policy: leakAfter(20 * time.Millisecond), Name: t.Name(),
+		Tracker: tracker.Default(), Policy: limits(nil), Name: t.Name(),
 	}
-	outside := open(t, cfg)
+	outsideCfg := cfg
+	outsideCfg.Policy = leakAfter(20 * time.Millisecond)
+	outside := open(t, outsideCfg)
 	outside.conn(t) // keeps the reaper running
 	reaped := make(chan struct{})
 	inside := t.Name() + "-inside"
@@ -240,7 +242,9 @@ func TestOutsideReaperAndABubble(t *testing.T) {
 		g := open(t, cfg)
 		run(t, g, createT)
 		rows := query(t, g, "SELECT i FROM "+eleven)
+		g.limit(t, leakAfter(20*time.Millisecond))
 		<-reaped
+		g.limit(t, limits(nil))
 		cut(t, rows, ErrReaped)
 		rows.Close()
 		run(t, g, "INSERT INTO t VALUES(1)")

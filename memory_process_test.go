@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,12 +161,15 @@ func hungry(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.Policy = limits(func(p *tracker.Policy) { p.Pressure, p.MemoryInterval = 0.5, 2*time.Millisecond })
-	if procs == "" {
-		cfg.Tracker.SetMemorySource(func() tracker.Memory {
-			n := resident()
-			return tracker.Memory{Total: hungryLimit, Used: uint64(n), UsedPercent: 100 * float64(n) / hungryLimit, LimitedBy: "cgroup"}
-		})
-	}
+	var passes atomic.Int64 // that have begun
+	cfg.Tracker.SetMemorySource(func() tracker.Memory {
+		passes.Add(1)
+		if procs != "" {
+			return readMemory()
+		}
+		n := resident()
+		return tracker.Memory{Total: hungryLimit, Used: uint64(n), UsedPercent: 100 * float64(n) / hungryLimit, LimitedBy: "cgroup"}
+	})
 	connector, err := NewConnector(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +191,10 @@ func hungry(t *testing.T) {
 				t.Fatalf("round %d, connection %d: %d, %v", round, i, n, err)
 			}
 			most = max(most, resident())
-			time.Sleep(5 * time.Millisecond) // 30 s are the default; let there be time for some passes
+			// The default is a pass every 30 s: let there be a whole one.
+			for from := passes.Load(); cfg.Mode != tracker.Off && passes.Load() < from+2; {
+				time.Sleep(time.Millisecond)
+			}
 		}
 	}
 	s := connector.Stats()

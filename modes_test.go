@@ -402,8 +402,9 @@ func TestDefaultTrackerFunctions(t *testing.T) {
 		}
 	})
 	defer cancel()
-	g := open(t, Config{Tracker: tracker.Default(), Name: name, Policy: leakAfter(20 * time.Millisecond)})
+	g := open(t, Config{Tracker: tracker.Default(), Name: name, Policy: limits(nil)})
 	rows := query(t, g, "SELECT i FROM "+eleven) // the line that is named
+	g.limit(t, leakAfter(20*time.Millisecond))
 	leak := <-leaks
 	if leak.Kind != tracker.KindRows || !strings.Contains(leak.String(), "/fixture_test.go:") {
 		t.Errorf("the leak: %v", leak)
@@ -433,7 +434,7 @@ func first(t *testing.T, tr *tracker.Tracker, typ tracker.EventType) <-chan stru
 // A lease that nobody touches after it was opened is found too.
 func TestFreshLeaseIsFound(t *testing.T) {
 	t.Parallel()
-	g := open(t, Config{Policy: leakAfter(10 * time.Millisecond)})
+	g := open(t, Config{Mode: tracker.Observe, Policy: leakAfter(10 * time.Millisecond)}) // reaping may be faster
 	suspect := first(t, g.tracker, tracker.EventSuspect)
 	c := g.conn(t)
 	<-suspect
@@ -444,10 +445,11 @@ func TestFreshLeaseIsFound(t *testing.T) {
 // closing it.
 func TestNumInputBesideTheReaper(t *testing.T) {
 	t.Parallel()
-	g := open(t, Config{Policy: leakAfter(20 * time.Millisecond)})
+	g := open(t, Config{Policy: limits(nil)})
 	reaped := first(t, g.tracker, tracker.EventReaped)
 	tx := g.begin(t)
 	s := prepare(t, tx, "SELECT ?")
+	g.limit(t, leakAfter(20*time.Millisecond))
 	if _, err := s.Exec(); err == nil || err.Error() != "sql: expected 1 arguments, got 0" {
 		t.Errorf("%v", err)
 	}

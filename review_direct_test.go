@@ -227,7 +227,7 @@ func TestClockComparedInBubble(t *testing.T) {
 	c := drive(t, Config{})
 	for from := time.Now(); time.Since(from) < 30*time.Millisecond; { // no time is before the connection's
 	}
-	begin := func() {
+	begin := func() (early time.Duration) {
 		before := time.Now()
 		tx, err := c.BeginTx(background, driver.TxOptions{})
 		if err != nil {
@@ -235,16 +235,28 @@ func TestClockComparedInBubble(t *testing.T) {
 		}
 		defer tx.Commit()
 		if tracker.InBubble() {
-			return
+			return 0
 		}
 		for _, r := range c.rec.Pool().Records() {
-			if after := time.Now(); r.TxOpened.Before(before.Add(-11*time.Millisecond)) || r.TxOpened.After(after) {
-				t.Errorf("opened at %v, want between %v and %v", r.TxOpened, before, after)
+			if after := time.Now(); r.TxOpened.After(after) {
+				t.Errorf("opened at %v, want before %v", r.TxOpened, after)
+			}
+			early = before.Sub(r.TxOpened)
+		}
+		return early
+	}
+	compare := func() {
+		t.Helper()
+		least := time.Hour
+		for range 10 { // a tick of a virtual machine may be late
+			if least = min(least, begin()); least <= 11*time.Millisecond {
+				return
 			}
 		}
+		t.Errorf("opened %v before it was begun", least)
 	}
 	synctest.Test(t, func(*testing.T) { begin() })
-	begin()
+	compare()
 	execOn(t, c, "ATTACH ':memory:' AS more") // BEGIN is prepared again
-	begin()
+	compare()
 }

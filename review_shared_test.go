@@ -45,7 +45,7 @@ func TestSharedCacheAndReports(t *testing.T) {
 			for what, done := range map[string]chan bool{"the closing": closes, "the report": reports, name: waits} {
 				select {
 				case <-done:
-				case <-time.After(5 * time.Second):
+				case <-time.After(time.Minute):
 					a.gate.clear(recording)
 					t.Errorf("%s hangs", what)
 				}

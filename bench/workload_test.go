@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -84,16 +85,17 @@ func TestKeysAreSpreadOverTheTable(t *testing.T) {
 }
 
 func TestCalibrate(t *testing.T) {
-	const op = 100 * time.Microsecond
-	j := &job{run: func(n int) error {
-		for start := time.Now(); time.Since(start) < time.Duration(n)*op; {
+	synctest.Test(t, func(t *testing.T) { // its time is what the operations take
+		const op = 100 * time.Microsecond
+		j := &job{run: func(n int) error {
+			time.Sleep(time.Duration(n) * op)
+			return nil
+		}}
+		n, err := calibrate(j, 4*time.Millisecond)
+		if err != nil || n != 40 {
+			t.Errorf("%d operations, error %v, want 40", n, err)
 		}
-		return nil
-	}}
-	n, err := calibrate(j, 4*time.Millisecond)
-	if err != nil || n < 20 || n > 40 {
-		t.Errorf("%d operations, error %v, want about 40", n, err)
-	}
+	})
 }
 
 var sink []byte

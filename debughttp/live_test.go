@@ -55,7 +55,6 @@ type shop struct {
 func openShop(t *testing.T, tr *tracker.Tracker) *shop {
 	t.Helper()
 	policy := tracker.DefaultPolicy()
-	policy.LeakAfter, policy.CheckInterval = 100*time.Millisecond, 50*time.Millisecond
 	policy.MemoryInterval = 50 * time.Millisecond
 	connector, err := leakguard.NewConnector(leakguard.Config{
 		DSN:     "file:" + filepath.Join(t.TempDir(), "shop.db") + "?_journal_mode=WAL&_busy_timeout=1",
@@ -78,6 +77,11 @@ func openShop(t *testing.T, tr *tracker.Tracker) *shop {
 	}
 	s.forgetSome(t)
 	s.wait(t)
+	// Not before: on a busy machine the work until here takes its time.
+	policy.LeakAfter, policy.CheckInterval = 100*time.Millisecond, 50*time.Millisecond
+	if err := connector.SetPolicy(policy); err != nil {
+		t.Fatal(err)
+	}
 	deadline := time.After(time.Minute)
 	for range 3 {
 		select {

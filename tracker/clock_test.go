@@ -95,7 +95,7 @@ func TestGo(t *testing.T) {
 			select {
 			case <-caller: // Go has returned
 				ran <- false
-			case <-time.After(10 * time.Millisecond):
+			case <-time.After(time.Minute):
 				ran <- true
 			}
 		})
