@@ -78,9 +78,9 @@ func (c *conn) closable() bool {
 func (c *conn) hidden() bool { return c.wrapped && !c.rec.Pool().SeesHooks() }
 
 // reopens reports whether the DSN names the connection's file now and a new
-// connection could open it, with its write-ahead log, which another connection of the
-// pool keeps open. It asks the file system and may take its time; the caller is
-// outside the gate.
+// connection could open it, with its write-ahead log: go-sqlite3 reads the file when
+// it opens it, so every connection has that open. It asks the file system and may
+// take its time; the caller is outside the gate.
 func (c *conn) reopens() bool {
 	s, t := &c.session, c.connector.traits
 	readOnly, known := c.db.ReadOnly()
@@ -93,27 +93,7 @@ func (c *conn) reopens() bool {
 	if !identify(s.path + "-wal").known() {
 		return true
 	}
-	return mayOpen(s.path+"-wal", !readOnly) && mayOpen(s.path+"-shm", !readOnly) && (!c.missed() || c.keptOpen())
-}
-
-// keptOpen reports whether another connection in the pool has the write-ahead log
-// open, so that it stays when this one is closed.
-func (c *conn) keptOpen() bool {
-	for _, k := range c.rec.Neighbours() {
-		n := k.(control).conn.Value()
-		if n == nil || !n.gate.try() {
-			continue
-		}
-		read := false
-		if n.gate.word.Load()&dead == 0 && !n.raw.Load() {
-			read, _ = n.db.HasRead()
-		}
-		n.gate.release()
-		if read {
-			return true
-		}
-	}
-	return false
+	return mayOpen(s.path+"-wal", !readOnly) && mayOpen(s.path+"-shm", !readOnly)
 }
 
 // renew refreshes the connection where it is. The caller is inside the gate.

@@ -31,20 +31,6 @@ func (c *Conn) ReportKept(why string) {
 	}
 }
 
-// Neighbours returns up to eight connections of the same pool that sit in it, with
-// their handles open, as this one may.
-func (c *Conn) Neighbours() (idle []Control) {
-	t := c.pool.tracker
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, o := range t.conns {
-		if len(idle) < 8 && o.idleBeside(c) {
-			idle = append(idle, o.control)
-		}
-	}
-	return idle
-}
-
 // idleBeside reports whether o could stay in the pool in c's place. Tracker.mu is
 // held.
 func (o *Conn) idleBeside(c *Conn) bool {

@@ -38,7 +38,6 @@ func waitFree(unsafe.Pointer)                    {}
 func forget(any) {}
 
 func history(unsafe.Pointer) (History, bool)          { return History{}, false }
-func hasRead(unsafe.Pointer) (read, ok bool)          { return false, false }
 func readOnlyMain(unsafe.Pointer) (readOnly, ok bool) { return false, false }
 func reopens(string, bool) (path string, ok bool)     { return "", false }
 

@@ -20,19 +20,6 @@ func (d DB) History() (h History, ok bool) {
 	return history(d.p)
 }
 
-// HasRead reports whether the connection has read a page of any of its databases
-// since it was opened: only then it has a write-ahead log open, which goes with the
-// last one that has. ok is false when it is not known. It waits for a running
-// statement.
-//
-// https://www.sqlite.org/c3ref/c_dbstatus_options.html
-func (d DB) HasRead() (read, ok bool) {
-	if d.p == nil {
-		return false, false
-	}
-	return hasRead(d.p)
-}
-
 // ReadOnly reports whether the main database was opened for reading alone. ok is
 // false when it is not known.
 //
@@ -52,4 +39,9 @@ func (d DB) ReadOnly() (readOnly, ok bool) {
 // could notice. It takes as long as the file system does.
 //
 // https://www.sqlite.org/c3ref/open.html
-func Reopens(name string, readOnly bool) (path string, ok bool) { return reopens(name, readOnly) }
+func Reopens(name string, readOnly bool) (path string, ok bool) {
+	if name == "" { // a temporary database
+		return "", false
+	}
+	return reopens(name, readOnly)
+}

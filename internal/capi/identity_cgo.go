@@ -12,7 +12,6 @@ typedef struct sqlite3 sqlite3;
 extern WEAK long long sqlite3_last_insert_rowid(sqlite3*);           // c3ref/last_insert_rowid.html
 extern WEAK long long sqlite3_changes64(sqlite3*);                   // c3ref/changes.html
 extern WEAK long long sqlite3_total_changes64(sqlite3*);             // c3ref/total_changes.html
-extern WEAK int sqlite3_db_status(sqlite3*, int, int*, int*, int);   // c3ref/db_status.html
 extern WEAK int sqlite3_db_readonly(sqlite3*, const char*);          // c3ref/db_readonly.html
 extern WEAK const char *sqlite3_db_filename(sqlite3*, const char*);  // c3ref/db_filename.html
 extern WEAK int sqlite3_open_v2(const char*, sqlite3**, int, const char*); // c3ref/open.html
@@ -28,17 +27,6 @@ static capi_history capi_history_of(sqlite3 *db) {
 	h.changes = sqlite3_changes64(db);
 	h.total = sqlite3_total_changes64(db);
 	return h;
-}
-
-// capi_has_read asks for SQLITE_DBSTATUS_CACHE_HIT and _CACHE_MISS.
-static int capi_has_read(sqlite3 *db) {
-	if (!sqlite3_db_status) return -1;
-	for (int what = 7; what <= 8; what++) {
-		int now = 0, high = 0;
-		if (sqlite3_db_status(db, what, &now, &high, 0)) return -1;
-		if (now) return 1;
-	}
-	return 0;
 }
 
 static int capi_readonly_main(sqlite3 *db) {
@@ -75,8 +63,6 @@ static const char *capi_identity_missing(int i) {
 
 #cgo noescape capi_history_of
 #cgo nocallback capi_history_of
-#cgo noescape capi_has_read
-#cgo nocallback capi_has_read
 #cgo noescape capi_readonly_main
 #cgo nocallback capi_readonly_main
 #cgo noescape capi_identity_missing
@@ -89,11 +75,6 @@ import "unsafe"
 func history(db unsafe.Pointer) (History, bool) {
 	h := C.capi_history_of((*C.sqlite3)(db))
 	return History{int64(h.rowid), int64(h.changes), int64(h.total)}, h.ok != 0
-}
-
-func hasRead(db unsafe.Pointer) (read, ok bool) {
-	n := C.capi_has_read((*C.sqlite3)(db))
-	return n > 0, n >= 0
 }
 
 func readOnlyMain(db unsafe.Pointer) (readOnly, ok bool) {
