@@ -14,9 +14,10 @@ import (
 // crossings of it the file system is asked, which may take its time, and whoever
 // wants the connection meanwhile gets it.
 func (c *conn) giveUp(o *tracker.Order) tracker.Outcome {
+	var again reopening
 	closes := false
 	out := c.crossing(o, func() tracker.Outcome {
-		if closes = c.closable(); closes {
+		if again, closes = c.closable(); closes {
 			return tracker.Done
 		}
 		return c.renew(o.Reason)
@@ -24,9 +25,9 @@ func (c *conn) giveUp(o *tracker.Order) tracker.Outcome {
 	if !closes || out == tracker.Void {
 		return out
 	}
-	closes = c.reopens()
+	opens := again.works()
 	return c.crossing(o, func() tracker.Outcome {
-		if !closes || !c.closable() || c.missed() && !c.rec.Leave() {
+		if _, closes = c.closable(); !closes || !opens || c.refreshes() && !c.rec.Leave() {
 			return c.renew(o.Reason)
 		}
 		c.finalizeAll()
@@ -50,26 +51,26 @@ func (c *conn) crossing(o *tracker.Order, f func() tracker.Outcome) tracker.Outc
 	})
 }
 
-// missed reports whether closing is for what no program can miss, and not for
+// refreshes reports whether only what no program can miss is closed, and not
 // whatever carries no session state.
-func (c *conn) missed() bool { return c.rec.Pool().Policy().Expire == tracker.Refresh }
+func (c *conn) refreshes() bool { return c.rec.Pool().Policy().Expire == tracker.Refresh }
 
 // closable reports whether the connection sits in the pool and may be closed there,
-// as far as it can be told without the file. The caller is inside the gate. No query
-// is run: it would take a lock on the file, and count as a look at it for PRAGMA
-// data_version.
-func (c *conn) closable() bool {
+// as far as it can be told without the file, and what there is to find out about
+// that. The caller is inside the gate. No query is run: it would take a lock on the
+// file, and count as a look at it for PRAGMA data_version.
+func (c *conn) closable() (again reopening, ok bool) {
 	if c.leased || c.txn.open || c.txn.tomb != nil || len(c.rows) > 0 || c.hidden() {
-		return false
+		return again, false
 	}
-	if !c.missed() {
-		return c.session.verify(c) == ""
+	s := &c.session
+	readOnly, known := c.db.ReadOnly()
+	again = reopening{c.connector.traits, s.path, s.file, readOnly}
+	if !c.refreshes() {
+		return again, known && s.verify(c) == ""
 	}
-	if !c.session.none() || c.connector.polled.Load() {
-		return false
-	}
-	past, known := c.db.History()
-	return known && past == capi.History{}
+	past, recalled := c.db.History()
+	return again, known && recalled && past == capi.History{} && s.none() && !c.connector.polled.Load()
 }
 
 // hidden reports whether a wrapper around the driver hides ResetSession or IsValid
@@ -77,23 +78,29 @@ func (c *conn) closable() bool {
 // pool is closed, and a statement would fail for it.
 func (c *conn) hidden() bool { return c.wrapped && !c.rec.Pool().SeesHooks() }
 
-// reopens reports whether the DSN names the connection's file now and a new
-// connection could open it, with its write-ahead log: go-sqlite3 reads the file when
-// it opens it, so every connection has that open. It asks the file system and may
-// take its time; the caller is outside the gate.
-func (c *conn) reopens() bool {
-	s, t := &c.session, c.connector.traits
-	readOnly, known := c.db.ReadOnly()
-	if !known || !t.names(s.path, s.file) {
+// reopening is what a connection that takes another one's place has to open.
+type reopening struct {
+	dsn      traits
+	path     string
+	file     fileID
+	readOnly bool
+}
+
+// works reports whether the DSN names the file now and a new connection could open
+// it, with its write-ahead log: go-sqlite3 reads the file when it opens it, so every
+// connection has that open. It asks the file system and may take its time; the caller
+// is outside the gate.
+func (r reopening) works() bool {
+	if !r.dsn.names(r.path, r.file) {
 		return false
 	}
-	if path, ok := capi.Reopens(t.path, readOnly); !ok || path != s.path || !identify(path).same(s.file) {
+	if path, ok := capi.Reopens(r.dsn.path, r.readOnly); !ok || path != r.path || !identify(path).same(r.file) {
 		return false
 	}
-	if !identify(s.path + "-wal").known() {
+	if !identify(r.path + "-wal").known() {
 		return true
 	}
-	return mayOpen(s.path+"-wal", !readOnly) && mayOpen(s.path+"-shm", !readOnly)
+	return mayOpen(r.path+"-wal", !r.readOnly) && mayOpen(r.path+"-shm", !r.readOnly)
 }
 
 // renew refreshes the connection where it is. The caller is inside the gate.
@@ -126,7 +133,7 @@ func (c *conn) expire(reason tracker.Reason) bool {
 		if p.Mode() == tracker.Enforce {
 			return true
 		}
-		if c.closable() && c.reopens() {
+		if again, ok := c.closable(); ok && again.works() {
 			c.rec.Recycled(reason)
 			return false
 		}
