@@ -10,34 +10,35 @@ import (
 	"time"
 )
 
+// Check-in has a reason for max_access, and for max_lifetime where no reaper looks.
+// What a connection holds, and how long it rests, is not its business.
 func TestCheckIn(t *testing.T) {
-	recycled := ReasonMaxLifetime
 	for _, c := range []struct {
 		name   string
 		mode   Mode
 		policy Policy
 		leases int
 		kept   bool
-		due    *Reason
 		age    time.Duration
 		want   Reason
 	}{
-		{"fresh", Enforce, DefaultPolicy(), 1, false, nil, 0, ""},
-		{"below max_access", Enforce, limits(func(p *Policy) { p.MaxAccess = 3 }), 2, false, nil, 0, ""},
-		{"max_access", Enforce, limits(func(p *Policy) { p.MaxAccess = 3 }), 3, false, nil, 0, ReasonMaxAccess},
-		{"beyond max_access", Enforce, limits(func(p *Policy) { p.MaxAccess = 3 }), 9, false, nil, 0, ReasonMaxAccess},
-		{"max_access off", Enforce, limits(nil), 2000, false, nil, 0, ""},
-		{"max_access, basic", Basic, limits(func(p *Policy) { p.MaxAccess = 1 }), 1, false, nil, 0, ReasonMaxAccess},
-		{"max_access, observe", Observe, limits(func(p *Policy) { p.MaxAccess = 1 }), 5, false, nil, 0, ""},
-		{"due", Enforce, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, &recycled, 0, ReasonMaxLifetime},
-		{"due, switched off since", Enforce, limits(nil), 1, false, &recycled, 0, ""},
-		{"due, observe", Observe, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, &recycled, 0, ""},
-		{"max_access first", Enforce, limits(func(p *Policy) { p.MaxAccess, p.MaxLifetime = 1, time.Hour }), 1, false, &recycled, 0, ReasonMaxAccess},
-		{"old, basic", Basic, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, nil, time.Hour, ReasonMaxLifetime},
-		{"not old, basic", Basic, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, nil, 58 * time.Minute, ""},
-		{"old and kept, basic", Basic, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, true, nil, time.Hour, ""},
-		{"old, basic, off", Basic, limits(nil), 1, false, nil, 24 * time.Hour, ""},
-		{"old, observe", Observe, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, nil, time.Hour, ""},
+		{"fresh", Enforce, DefaultPolicy(), 1, false, 0, ""},
+		{"below max_access", Enforce, limits(func(p *Policy) { p.MaxAccess = 3 }), 2, false, 0, ""},
+		{"max_access", Enforce, limits(func(p *Policy) { p.MaxAccess = 3 }), 3, false, 0, ReasonMaxAccess},
+		{"beyond max_access", Enforce, limits(func(p *Policy) { p.MaxAccess = 3 }), 9, false, 0, ReasonMaxAccess},
+		{"max_access, close", Enforce, limits(func(p *Policy) { p.MaxAccess, p.Expire = 3, Close }), 3, false, 0, ReasonMaxAccess},
+		{"max_access off", Enforce, limits(nil), 2000, false, 0, ""},
+		{"max_access, basic", Basic, limits(func(p *Policy) { p.MaxAccess = 1 }), 1, false, 0, ReasonMaxAccess},
+		{"max_access, observe", Observe, limits(func(p *Policy) { p.MaxAccess = 1 }), 5, false, 0, ""},
+		{"old", Enforce, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, 2 * time.Hour, ""},
+		{"old, close", Enforce, limits(func(p *Policy) { p.MaxLifetime, p.Expire = time.Hour, Close }), 1, false, 2 * time.Hour, ""},
+		{"old, basic", Basic, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, time.Hour, ReasonMaxLifetime},
+		{"max_access first", Basic, limits(func(p *Policy) { p.MaxAccess, p.MaxLifetime = 1, time.Hour }), 1, false, time.Hour, ReasonMaxAccess},
+		{"not old, basic", Basic, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, 58 * time.Minute, ""},
+		{"old and kept, basic", Basic, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, true, time.Hour, ReasonMaxLifetime}, // it is refreshed
+		{"old, basic, off", Basic, limits(nil), 1, false, 24 * time.Hour, ""},
+		{"old, observe", Observe, limits(func(p *Policy) { p.MaxLifetime = time.Hour }), 1, false, time.Hour, ""},
+		{"idle, basic", Basic, limits(func(p *Policy) { p.MaxIdle, p.ConnMemory, p.Pressure = time.Minute, 1, 0.01 }), 1, false, time.Hour, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -49,11 +50,8 @@ func TestCheckIn(t *testing.T) {
 				}
 				time.Sleep(c.age)
 				var got Reason
-				for i := range c.leases {
+				for range c.leases {
 					conn.CheckOut("")
-					if i == c.leases-1 {
-						conn.due.Store(c.due)
-					}
 					got = conn.CheckIn()
 				}
 				if got != c.want {
@@ -63,6 +61,47 @@ func TestCheckIn(t *testing.T) {
 					t.Errorf("a second check-in says %q", got)
 				}
 			})
+		})
+	}
+}
+
+// Accesses and lifetime count anew when the connection was refreshed, for whatever
+// limit.
+func TestCheckInAfterRenewed(t *testing.T) {
+	for _, why := range []Reason{ReasonMaxAccess, ReasonMaxLifetime, ReasonMaxIdle, ReasonConnMemory, ReasonPressure} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPool(t, New(Options{}), PoolConfig{Mode: Basic, Policy: limits(func(p *Policy) { p.MaxAccess, p.MaxLifetime = 3, time.Hour }), Logger: quiet})
+			conn := owned{p.Open(still{}, false, "")}
+			defer conn.Close()
+			lease := func(want Reason) {
+				t.Helper()
+				conn.CheckOut("")
+				if got := conn.CheckIn(); got != want {
+					t.Errorf("%s: after %v and %d leases check-in says %q, want %q", why, p.Tracker().now(), conn.accesses, got, want)
+				}
+			}
+			for range 3 {
+				time.Sleep(time.Minute)
+				lease("")
+				lease("")
+				lease(ReasonMaxAccess)
+				lease(ReasonMaxAccess) // until it is refreshed
+				conn.Renewed(why)
+			}
+			lease("")
+			time.Sleep(58 * time.Minute)
+			lease("")
+			time.Sleep(2 * time.Minute)
+			conn.Renewed(ReasonMaxAccess)
+			time.Sleep(58 * time.Minute)
+			lease("") // an hour after it was refreshed before, two after it was opened
+			time.Sleep(2 * time.Minute)
+			lease(ReasonMaxLifetime)
+			conn.Renewed(why)
+			lease("")
+			if s := p.Stats(); s.Refreshed != 5 || s.Recycled != 0 || s.ActiveConnectionDetails[0].AccessCount != 17 {
+				t.Errorf("%+v", s)
+			}
 		})
 	}
 }
@@ -214,8 +253,30 @@ func TestRecycled(t *testing.T) {
 		}
 		f.ForceClosed()
 		l.expect("0s recycled max_lifetime", "0s recycled max_idle", "0s recycled max_access")
-		if s := p.Stats(); s.Expired != 2 || s.Recycled != 3 || s.ForceClosed != 1 {
+		if s := p.Stats(); s.Expired != 2 || s.Recycled != 3 || s.ForceClosed != 1 || s.Refreshed != 0 {
 			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// What is refreshed is neither expired nor recycled.
+func TestRenewed(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Basic, DefaultPolicy())
+		f := l.open(p, true)
+		for _, r := range []Reason{ReasonMaxLifetime, ReasonMaxIdle, ReasonMaxAccess, ReasonMaxIdle} {
+			f.Renewed(r)
+		}
+		l.expect("0s refreshed max_lifetime", "0s refreshed max_idle", "0s refreshed max_access", "0s refreshed max_idle")
+		before := Stats{Refreshed: 1}
+		for who, s := range map[string]Stats{"pool": p.Stats(), "tracker": l.Stats()} {
+			if s.Refreshed != 4 || s.Expired != 0 || s.Recycled != 0 || s.ForceClosed != 0 || s.Sub(before).Refreshed != 3 {
+				t.Errorf("%s: %+v", who, s)
+			}
+		}
+		want := []ReasonCount{{ReasonMaxAccess, 1}, {ReasonMaxIdle, 2}, {ReasonMaxLifetime, 1}}
+		if got := l.Figures().Pools[0]; !slices.Equal(got.Refreshed, want) || len(got.Recycled) != 0 {
+			t.Errorf("refreshed %v, recycled %v; want %v and none", got.Refreshed, got.Recycled, want)
 		}
 	})
 }

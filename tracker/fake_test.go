@@ -119,7 +119,7 @@ func (l *lab) told() []string {
 		switch {
 		case e.Leak != nil:
 			line += fmt.Sprintf(" %v %s #%d", e.Leak.Kind, e.Leak.Reason, e.Leak.ID)
-		case e.Type == EventRecycled || e.Type == EventKept:
+		case e.Type == EventRecycled || e.Type == EventRefreshed || e.Type == EventKept:
 			line += " " + string(e.Reason)
 		default:
 			continue
@@ -161,8 +161,8 @@ func (c carried) String() string {
 }
 
 var (
-	scopeNames   = [...]string{"rows", "transaction", "lease", "close", "release", "proven"}
-	outcomeNames = [...]string{"void", "done", "condemned", "kept"}
+	scopeNames   = [...]string{"rows", "transaction", "lease", "give up", "release", "proven"}
+	outcomeNames = [...]string{"void", "done", "condemned", "refreshed"}
 )
 
 // owned is a connection as its owner uses it: what it writes comes between
@@ -209,6 +209,7 @@ type fake struct {
 	stmts  []*Resource
 	order  *Order // what the operation inside carries out on its way back
 	dead   bool
+	missed bool // a program can miss it: given up in the pool it is refreshed, not closed
 	state  TxState
 	bytes  int64 // what SQLite would hold
 	orders []carried
@@ -415,12 +416,31 @@ func (f *fake) drive(o *Order) Outcome {
 		f.rollback()
 		f.dead = true
 		f.ForceClosed()
-	case ScopeClose:
+	case ScopeGiveUp:
+		if f.missed || !f.idle() {
+			f.Renewed(o.Reason)
+			return Refreshed
+		}
 		f.dead = true
 		f.Recycled(o.Reason)
 		f.ForceClosed()
 	}
 	return Done
+}
+
+// idle reports whether the connection sits in the pool without a transaction.
+func (f *fake) idle() bool {
+	f.Conn.lock()
+	defer f.Conn.unlock()
+	return !f.leased && f.Conn.tx.id == 0
+}
+
+// keep says whether a program can miss the connection, so that it is refreshed
+// where it is when it is given up. As it begins, nobody can.
+func (f *fake) keep(missed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.missed = missed
 }
 
 // rollback closes rows and the transaction.

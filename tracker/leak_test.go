@@ -180,7 +180,7 @@ func TestNames(t *testing.T) {
 		t.Error(got)
 	}
 	if got := strings.Join(types, " "); got != "opened opened check-out check-out check-in check-in suspect suspect proven proven "+
-		"recovered recovered reaped reaped recycled recycled kept kept closed closed" {
+		"recovered recovered reaped reaped recycled recycled refreshed refreshed kept kept closed closed" {
 		t.Error(got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -57,7 +58,7 @@ func (l *lab) holding(p *Pool, leased bool, bytes, least int64) *fake {
 			switch o.Scope {
 			case ScopeRelease:
 				f.bytes = min(f.bytes, least)
-			case ScopeClose:
+			case ScopeGiveUp:
 				f.bytes = 0
 			}
 		}
@@ -174,73 +175,66 @@ func TestMemoryOfSharedCaches(t *testing.T) {
 	})
 }
 
-// conn_memory: released; still above: recycled at check-in.
+// conn_memory: released; still above: given up, in the pool and in a lease, and
+// not again for as long as the connection does not move. Nothing of it at check-in.
 func TestConnMemory(t *testing.T) {
 	for _, mode := range []Mode{Enforce, Observe, Basic} {
 		inBubble(t, func(l *lab) {
 			p := l.pool(mode, limits(func(p *Policy) { p.ConnMemory = 50 << 20 }))
 			light := l.holding(p, true, 50<<20, 0)
 			full, stuck := l.holding(p, true, 60<<20, 1000), l.holding(p, true, 60<<20, 51<<20)
-			busy := l.holding(p, true, 60<<20, 1000)
+			pooled, missed := l.holding(p, false, 60<<20, 51<<20), l.holding(p, false, 60<<20, 51<<20)
+			missed.keep(true)
+			busy := l.holding(p, true, 60<<20, 51<<20)
 			l.sleep(29 * time.Second)
 			full.wantScopes()
 			l.sleep(time.Second)
+			want := func(f *fake, scopes ...string) {
+				t.Helper()
+				if mode != Enforce {
+					scopes = nil
+				}
+				f.wantScopes(scopes...)
+			}
+			const released, refreshed = "release conn_memory done", "give up conn_memory refreshed"
+			want(full, released)
+			want(stuck, released, refreshed)
+			want(pooled, released, "give up conn_memory done")
+			want(missed, released, refreshed)
+			want(busy, released, refreshed)
 			busy.enter()
-			l.sleep(30 * time.Second)
+			l.sleep(30 * time.Second) // a pass over what has not moved
 			light.wantScopes()
-			released, reason := []string{"release conn_memory done"}, ReasonConnMemory
-			if mode != Enforce {
-				released, reason = nil, ""
+			full.wantScopes()
+			want(stuck, released)
+			pooled.wantScopes()
+			want(missed, released)
+			want(busy, "release conn_memory void")
+			bytes := map[Mode]int64{Enforce: 1000, Observe: 60 << 20}[mode]
+			if d := full.detail(); d.MemoryBytes != bytes {
+				t.Errorf("%v: %d bytes, want %d", mode, d.MemoryBytes, bytes)
 			}
-			full.wantScopes(released...)
-			stuck.wantScopes(slices.Repeat(released, 2)...)
-			want := map[Mode]int64{Enforce: 1000, Observe: 60 << 20}[mode]
-			if d := full.detail(); d.MemoryBytes != want {
-				t.Errorf("%v: %d bytes, want %d", mode, d.MemoryBytes, want)
+			for _, f := range []*fake{full, stuck, light} {
+				if r := f.in(); r != "" {
+					t.Errorf("%v: check-in says %q", mode, r)
+				}
+				f.out("")
 			}
-			if r := full.in(); r != "" {
-				t.Errorf("%v: released, and recycled for %q", mode, r)
-			}
-			if r := stuck.in(); r != reason {
-				t.Errorf("%v: still above: %q, want %q", mode, r, reason)
-			}
+			l.sleep(30 * time.Second)
+			want(stuck, released, refreshed) // it has moved
+			want(missed, released)
 			busy.leave()
-			l.expect()
+			s := p.Stats()
+			if counted := map[Mode][2]uint64{Enforce: {4, 1}}[mode]; [2]uint64{s.Refreshed, s.Recycled} != counted || s.Expired != 0 {
+				t.Errorf("%v: %d refreshed, %d recycled, want %v", mode, s.Refreshed, s.Recycled, counted)
+			}
+			for _, line := range l.told() {
+				if mode != Enforce || !strings.HasSuffix(line, "conn_memory") {
+					t.Errorf("%v: told %s", mode, line)
+				}
+			}
 		})
 	}
-}
-
-// What is found at check-in holds until the next pass.
-func TestStillHeavy(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.ConnMemory = 50 << 20 }))
-		f := l.holding(p, true, 60<<20, 51<<20)
-		l.sleep(30 * time.Second)
-		for range 2 {
-			if r := f.in(); r != ReasonConnMemory || !f.MayRecycle(r) {
-				t.Errorf("recycled for %q", r)
-			}
-			if !f.StillHeavy(ReasonConnMemory, 51<<20) {
-				t.Error("51 MiB are below 50")
-			}
-			f.out("")
-			if r := f.in(); r != "" {
-				t.Errorf("asked again for %q before the next pass", r)
-			}
-			f.out("")
-			l.sleep(30 * time.Second)
-		}
-		if f.StillHeavy(ReasonConnMemory, 50<<20) || f.StillHeavy(ReasonPressure, 1<<20) || !f.StillHeavy(ReasonPressure, 1<<20+1) {
-			t.Error("StillHeavy: the limits")
-		}
-		if d := f.detail(); d.MemoryBytes != 1<<20+1 || d.MemoryPeakBytes != 60<<20 {
-			t.Errorf("not noted: %+v", d)
-		}
-		p.SetPolicy(limits(nil))
-		if f.StillHeavy(ReasonConnMemory, 1<<40) {
-			t.Error("above a limit that is off")
-		}
-	})
 }
 
 // leak_memory: a suspect once, with its bytes; below, given back or the limit
@@ -364,15 +358,7 @@ func TestMemoryOfClosedHandles(t *testing.T) {
 		if d := f.detail(); d.MemoryPeakBytes != 9<<20 {
 			t.Errorf("%+v", d)
 		}
-		l.Tracker.mu.Lock()
-		alive := p.alive
-		l.Tracker.mu.Unlock()
-		f.Close()
-		l.Tracker.mu.Lock()
-		if alive != 1 || p.alive != 1 || p.open != 1 {
-			t.Errorf("%d alive, then %d of %d", alive, p.alive, p.open)
-		}
-		l.Tracker.mu.Unlock()
+		f.wantScopes("give up max_idle done") // and no release: it is closed
 	})
 }
 
@@ -617,6 +603,7 @@ type churning struct {
 	*Conn
 	still
 	bytes atomic.Int64
+	dead  atomic.Bool
 }
 
 func (k *churning) do(what func()) {
@@ -630,11 +617,21 @@ func (k *churning) do(what func()) {
 func (k *churning) Memory() (int64, bool) { return k.bytes.Load(), k.Word().Load()&BusyBit == 0 }
 
 func (k *churning) Carry(o *Order) Outcome {
-	if o.Scope != ScopeRelease || k.Word().Load()&BusyBit != 0 {
+	switch {
+	case k.Word().Load()&BusyBit != 0:
 		return Void
+	case o.Scope == ScopeRelease:
+		k.bytes.Store(k.bytes.Load() / 2) // that does not always help
+		return Done
+	case o.Scope == ScopeGiveUp && k.Leave():
+		k.dead.Store(true)
+		k.Recycled(o.Reason)
+		return Done
+	case o.Scope == ScopeGiveUp:
+		k.Renewed(o.Reason)
+		return Refreshed
 	}
-	k.bytes.Store(0)
-	return Done
+	return Void
 }
 
 // Under -race: everything at once.
@@ -671,14 +668,16 @@ func TestMonitorChurn(t *testing.T) {
 				k := new(churning)
 				k.Conn = p.New(n%2 == 0, "")
 				k.Register(k)
-				for range 20 {
+				for i := 0; i < 20 && !k.dead.Load(); i++ {
 					k.do(func() { k.CheckOut("") })
-					k.bytes.Store(n * 7 % (3 << 20))
+					k.bytes.Store(n * 7 << 14 % (3 << 20))
+					runtime.Gosched() // the monitor may come
 					var r Reason
 					k.do(func() { r = k.CheckIn() })
-					if r != "" && k.MayRecycle(r) && k.StillHeavy(r, n) {
-						k.AllowRecycle(r)
+					if r != "" {
+						k.Renewed(r)
 					}
+					runtime.Gosched() // it sits in the pool
 				}
 				k.Close()
 				m.at(float64(n * 13 % 100))
@@ -707,6 +706,9 @@ func TestMonitorChurn(t *testing.T) {
 	noReaper(t)
 	if n := begun.Load(); n < 10 {
 		t.Errorf("%d times under pressure", n)
+	}
+	if s := tr.Stats(); s.Refreshed == 0 || s.Recycled == 0 {
+		t.Errorf("%d refreshed and %d recycled", s.Refreshed, s.Recycled)
 	}
 }
 

@@ -34,6 +34,8 @@ func TestPolicyValidate(t *testing.T) {
 		{func(p *Policy) { p.MaxIdle = -time.Second }, "MaxIdle is -1s: want a duration, or 0 to switch it off"},
 		{func(p *Policy) { p.LeakAfter = -time.Minute }, "LeakAfter is -1m0s: want a duration, or 0 to switch it off"},
 		{func(p *Policy) { p.TxTimeout = -1 }, "TxTimeout is -1ns: want a duration, or 0 to switch it off"},
+		{func(p *Policy) { p.TxLimit = -time.Hour }, "TxLimit is -1h0m0s: want a duration, or 0 to switch it off"},
+		{func(p *Policy) { p.Expire = 2 }, "Expire: unknown expiry 2: want Refresh or Close"},
 		{func(p *Policy) { p.MaxAccess = -1 }, "MaxAccess is -1: want a positive number, or 0 to switch it off"},
 		{func(p *Policy) { p.MaxStatements = -2 }, "MaxStatements is -2: want a positive number, or 0 to switch it off"},
 		{func(p *Policy) { p.ConnMemory = -3 }, "ConnMemory is -3: want a positive number, or 0 to switch it off"},
@@ -71,6 +73,7 @@ func TestPolicyValidate(t *testing.T) {
 		func(p *Policy) { p.MaxLifetime, p.MaxIdle, p.LeakAfter, p.TxTimeout = 0, 0, 0, 0 },
 		func(p *Policy) { p.MaxAccess, p.MaxStatements, p.ConnMemory, p.LeakMemory = 0, 0, 0, 0 },
 		func(p *Policy) { p.CheckInterval, p.MemoryInterval = 1, 1 },
+		func(p *Policy) { p.TxLimit, p.Expire = time.Minute, Close },
 	} {
 		p := DefaultPolicy()
 		change(&p)

@@ -5,9 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -163,42 +161,6 @@ func TestPoolRecords(t *testing.T) {
 		f.in()
 		if r := a.Records()[0]; r.Leased || r.TransactionLevel != 0 || r.TxAge != 0 || r.State() != "idle" || len(r.Stack) != 0 {
 			t.Errorf("idle: %+v", r)
-		}
-	})
-}
-
-// At most one recycle in each check_interval, also when many ask at once.
-func TestAllowRecycle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tr := New(Options{})
-		p := newPool(t, tr, PoolConfig{Mode: Basic, Logger: quiet})
-		other := newPool(t, tr, PoolConfig{Mode: Basic, Logger: quiet})
-		var allowed []time.Duration
-		start := time.Now()
-		var mu sync.Mutex
-		var wg sync.WaitGroup
-		for range 8 {
-			c := p.Open(still{}, true, "")
-			defer c.Close()
-			wg.Go(func() {
-				for range 300 {
-					if c.AllowRecycle(ReasonMaxAccess) {
-						mu.Lock()
-						allowed = append(allowed, time.Since(start))
-						mu.Unlock()
-					}
-					time.Sleep(sec)
-				}
-			})
-		}
-		wg.Wait()
-		if want := []time.Duration{0, mins, 2 * mins, 3 * mins, 4 * mins}; !slices.Equal(allowed, want) {
-			t.Errorf("allowed at %v, want %v", allowed, want)
-		}
-		c := other.Open(still{}, true, "")
-		defer c.Close()
-		if !c.AllowRecycle(ReasonMaxAccess) {
-			t.Error("pools wait for each other")
 		}
 	})
 }

@@ -466,155 +466,6 @@ func TestStatsAtTheBeginning(t *testing.T) {
 	})
 }
 
-// tx_timeout is the one absolute age: work does not lengthen it, and it is
-// carried out at once.
-func TestTxTimeout(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout = 10 * mins }))
-		f := l.open(p, true)
-		l.sleep(10 * sec)
-		f.begin("BEGIN", "")
-		id := f.tx
-		for l.since() < 10*mins+50*sec {
-			l.sleep(10 * sec)
-			f.touch()
-		}
-		l.until(11*mins - 1)
-		l.expect()
-		l.until(11 * mins)
-		l.expect("11m0s suspect transaction tx_timeout #1", "11m0s reaped transaction tx_timeout #1")
-		orders := f.given()
-		if len(orders) != 1 || orders[0].String() != "11m0s transaction tx_timeout #1 done" ||
-			!orders[0].o.Absolute || orders[0].o.Resource != id {
-			t.Errorf("ordered %+v", orders)
-		}
-		if leak := orders[0].o.Leaks[0]; leak.Limit != 10*mins || leak.Age != 11*mins-10*sec {
-			t.Errorf("leak %+v", leak)
-		}
-		// The next transaction of the lease begins from nought.
-		f.begin("BEGIN", "")
-		l.until(22 * mins)
-		l.expect("22m0s suspect transaction tx_timeout #2", "22m0s reaped transaction tx_timeout #2")
-		checkBalance(t, p.Stats(), 0)
-	})
-}
-
-// What was reaped covers its lease until that moves again; then it is watched
-// like any other.
-func TestReapedLeaseMovesOn(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout = 10*mins, 5*mins }))
-		f := l.open(p, true)
-		f.begin("BEGIN", "")
-		l.until(time.Hour)
-		l.expect("6m0s suspect transaction tx_timeout #1", "6m0s reaped transaction tx_timeout #1")
-		l.sleep(10 * sec)
-		f.touch()
-		l.until(2 * time.Hour)
-		l.expect("1h11m0s suspect connection leak_after #2")
-	})
-}
-
-// A transaction that is replaced by another between two looks is not as old as
-// the two together.
-func TestTxTimeoutOfTwoTransactions(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		f := l.open(l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout = 10 * mins })), true)
-		for range 20 {
-			f.begin("BEGIN", "")
-			l.sleep(9 * mins)
-			f.commit()
-		}
-		l.expect()
-		f.expectOrders()
-	})
-}
-
-// A transaction that was a suspect already is the same leak when its time is
-// up, for the stronger reason.
-func TestTxTimeoutOfSuspect(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout = 10*mins, 10*mins+30*sec }))
-		f := l.open(p, true)
-		f.begin("BEGIN", "")
-		l.until(time.Hour)
-		l.expect("11m0s suspect transaction leak_after #1", "11m30s reaped transaction tx_timeout #1")
-		orders := f.given()
-		if len(orders) != 1 || orders[0].o.Scope != ScopeTransaction {
-			t.Fatalf("ordered %v", orders)
-		}
-		if leak := orders[0].o.Leaks[0]; leak.Limit != 10*mins+30*sec || leak.Age != 11*mins+30*sec || leak.Idle != 10*mins+30*sec {
-			t.Errorf("leak %+v", leak)
-		}
-		checkBalance(t, p.Stats(), 0)
-	})
-}
-
-// Rows that were suspects and are closed with the transaction that the guard
-// rolls back did not come back by themselves.
-func TestTxTimeoutReapsSuspectRows(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout = 4*mins, 5*mins+30*sec }))
-		f := l.open(p, true)
-		f.begin("BEGIN", "")
-		f.query("SELECT 1", "")
-		for l.since() < 5*mins { // the connection moves, the rows do not
-			l.sleep(50 * sec)
-			f.touch()
-		}
-		l.expect("5m0s suspect rows leak_after #1")
-		f.carry(func(o *Order) Outcome {
-			if o.Scope == ScopeRows {
-				return Void // somebody was inside
-			}
-			return f.drive(o)
-		})
-		for l.since() < 7*mins {
-			l.sleep(10 * sec)
-			f.touch()
-		}
-		got := l.told()
-		slices.Sort(got)
-		want := []string{
-			"6m30s reaped rows leak_after #1",
-			"6m30s reaped transaction tx_timeout #2",
-			"6m30s suspect transaction tx_timeout #2",
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("told\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
-		}
-		checkBalance(t, p.Stats(), 0)
-	})
-}
-
-// The same when the rows' own order and the transaction's come from one check.
-func TestTxTimeoutAndRowsInOneCheck(t *testing.T) {
-	for _, leak := range []time.Duration{4 * mins, 5 * mins} {
-		t.Run(leak.String(), func(t *testing.T) { testTxTimeoutAndRows(t, leak) })
-	}
-}
-
-func testTxTimeoutAndRows(t *testing.T, leak time.Duration) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout = leak, 5*mins }))
-		f := l.open(p, true)
-		f.begin("BEGIN", "")
-		f.query("SELECT 1", "")
-		for l.since() < 7*mins {
-			l.sleep(50 * sec)
-			f.touch()
-		}
-		for _, line := range l.told() {
-			if strings.Contains(line, "recovered") {
-				t.Error(line)
-			}
-		}
-		if s := p.Stats(); s.Reaped != s.LeakedDetected || s.Reaped == 0 || s.Recovered != 0 {
-			t.Errorf("%d found, %d reaped, %d recovered", s.LeakedDetected, s.Reaped, s.Recovered)
-		}
-	})
-}
-
 // A transaction by SQL text in the pool is a suspect after a second and rolled
 // back by leak_after.
 func TestTransactionInPool(t *testing.T) {
@@ -683,211 +534,6 @@ func TestTransactionInPoolTimesOut(t *testing.T) {
 		l.expect("11s suspect transaction in_pool #1", "50s reaped transaction tx_timeout #1")
 		f.expectOrders("50s transaction tx_timeout #1 done")
 	})
-}
-
-func TestMaxIdle(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.MaxIdle = 5 * mins }))
-		fresh, used := l.open(p, false), l.open(p, true)
-		used.touch()
-		used.in()
-		word := used.Word().Load() &^ FlagBits
-		l.until(6*mins - 1)
-		l.expect()
-		l.until(24 * time.Hour)
-		l.expect("6m0s recycled max_idle")
-		orders := used.given()
-		if len(orders) != 1 || orders[0].String() != "6m0s close max_idle done" || orders[0].o.Word != word || len(orders[0].o.Leaks) != 0 {
-			t.Errorf("ordered %+v", orders)
-		}
-		fresh.expectOrders() // database/sql may have handed it to somebody
-		if s := p.Stats(); s.Expired != 1 || s.Recycled != 1 || s.ForceClosed != 1 || s.LeakedDetected != 0 {
-			t.Errorf("%+v", s)
-		}
-	})
-}
-
-// An order to close that found the gate taken is given again at the next check:
-// max_idle must not depend on one moment.
-func TestMaxIdleComesAgain(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.MaxIdle = 5 * mins }))
-		f := l.open(p, true)
-		f.in()
-		f.shutGate(true) // another connection of a shared cache is busy
-		l.until(6*mins + 1)
-		f.expectOrders("6m0s close max_idle void")
-		f.shutGate(false)
-		l.until(7*mins + 1)
-		f.expectOrders("7m0s close max_idle done")
-	})
-}
-
-// The next check is that of its pool, also if nothing else is due for long.
-func TestMaxIdleComesAgainSoon(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.MaxIdle = 4 * sec }))
-		f := l.open(p, true)
-		l.sleep(500 * time.Millisecond)
-		f.in()
-		f.shutGate(true)
-		l.until(5500 * time.Millisecond)
-		f.expectOrders("5s close max_idle void")
-		f.shutGate(false)
-		l.until(mins)
-		f.expectOrders("6s close max_idle done")
-	})
-}
-
-// A connection that must not be closed is asked for once.
-func TestMaxIdleKept(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.MaxIdle = 5 * mins }))
-		var fakes []*fake
-		for range 3 {
-			f := l.open(p, true)
-			f.carry(func(*Order) Outcome { f.ReportKept("in-memory database"); return Kept })
-			fakes = append(fakes, f)
-		}
-		l.sleep(10 * sec)
-		for _, f := range fakes {
-			f.in()
-		}
-		l.until(24 * time.Hour)
-		l.expect("6m0s kept in-memory database")
-		for _, f := range fakes {
-			f.expectOrders("6m0s close max_idle kept")
-		}
-		// It moved and idles again.
-		fakes[0].out("")
-		fakes[0].in()
-		l.until(25 * time.Hour)
-		l.expect()
-		fakes[0].expectOrders("24h6m0s close max_idle kept")
-	})
-}
-
-func TestMaxLifetime(t *testing.T) {
-	expiring := limits(func(p *Policy) { p.MaxLifetime = 30 * mins })
-	t.Run("idle", func(t *testing.T) {
-		inBubble(t, func(l *lab) {
-			p := l.pool(Enforce, expiring)
-			a, b := l.open(p, true), l.open(p, true)
-			a.live(0.025) // 29m15s
-			b.live(0)
-			a.in()
-			b.in()
-			l.until(29*mins + 15*sec - 1)
-			a.expectOrders()
-			l.until(29*mins + 16*sec)
-			a.expectOrders("29m15s close max_lifetime done")
-			l.expect("29m15s recycled max_lifetime")
-			a.Close() // as the pool does at its next check-out
-			l.until(2 * time.Hour)
-			b.expectOrders() // the last of its pool stays, and goes at check-in
-			b.out("")
-			if r := b.in(); r != ReasonMaxLifetime {
-				t.Errorf("check-in says %q", r)
-			}
-			if s := p.Stats(); s.Expired != 1 || s.Recycled != 1 {
-				t.Errorf("%+v", s)
-			}
-		})
-	})
-	t.Run("one in each check_interval", func(t *testing.T) {
-		inBubble(t, func(l *lab) {
-			p := l.pool(Enforce, expiring)
-			var fakes []*fake
-			for range 5 {
-				f := l.open(p, true)
-				f.live(0)
-				f.in()
-				fakes = append(fakes, f)
-			}
-			l.until(33*mins + 1)
-			var lines []string
-			for _, f := range fakes {
-				for _, c := range f.given() {
-					lines = append(lines, c.String())
-				}
-			}
-			slices.Sort(lines)
-			want := []string{"30m0s close max_lifetime done", "31m0s close max_lifetime done", "32m0s close max_lifetime done", "33m0s close max_lifetime done"}
-			if !slices.Equal(lines, want) {
-				t.Errorf("ordered %q", lines)
-			}
-		})
-	})
-	t.Run("leased", func(t *testing.T) {
-		inBubble(t, func(l *lab) {
-			p := l.pool(Enforce, expiring)
-			f, _ := l.open(p, true), l.open(p, true)
-			f.live(0)
-			l.until(30*mins - 1)
-			if r := f.in(); r != "" {
-				t.Errorf("check-in says %q before its time", r)
-			}
-			f.out("")
-			l.until(32 * mins)
-			f.expectOrders()
-			if r := f.in(); r != ReasonMaxLifetime {
-				t.Errorf("check-in says %q", r)
-			}
-		})
-	})
-	t.Run("in a transaction", func(t *testing.T) {
-		inBubble(t, func(l *lab) {
-			p := l.pool(Enforce, expiring)
-			f, _ := l.open(p, true), l.open(p, true)
-			f.begin("BEGIN", "")
-			f.in()
-			l.until(2 * time.Hour)
-			f.expectOrders()
-		})
-	})
-	t.Run("with a transaction just checked in", func(t *testing.T) {
-		inBubble(t, func(l *lab) {
-			p := l.pool(Enforce, expiring)
-			f, _ := l.open(p, true), l.open(p, true)
-			f.live(0)
-			l.until(29*mins + 50*sec)
-			f.begin("BEGIN", "")
-			f.in()
-			l.until(2 * time.Hour)
-			f.expectOrders()
-		})
-	})
-	t.Run("opened later", func(t *testing.T) {
-		inBubble(t, func(l *lab) {
-			p := l.pool(Enforce, expiring)
-			l.open(p, false)
-			l.until(10*mins + 10*sec)
-			f := l.open(p, true)
-			f.live(0)
-			f.in()
-			l.until(2 * time.Hour)
-			f.expectOrders("40m10s close max_lifetime done")
-		})
-	})
-	for name, policy := range map[string]Policy{
-		"off":    limits(nil),
-		"raised": limits(func(p *Policy) { p.MaxLifetime = 2 * time.Hour }),
-	} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(l *lab) {
-				p := l.pool(Enforce, expiring)
-				f := l.open(p, true)
-				l.until(31 * mins)
-				if err := p.SetPolicy(policy); err != nil {
-					t.Fatal(err)
-				}
-				l.sleep(mins)
-				if r := f.in(); r != "" {
-					t.Errorf("check-in says %q although the limit was changed", r)
-				}
-			})
-		})
-	}
 }
 
 // The jitter takes off up to 2.5 %, and not the same of all.
@@ -1005,12 +651,13 @@ func TestMaxStatements(t *testing.T) {
 
 // A limit of nought is off: nothing happens, whatever is forgotten.
 func TestLimitsOff(t *testing.T) {
-	all := Policy{MaxLifetime: 30 * mins, MaxIdle: 5 * mins, LeakAfter: 5 * mins, TxTimeout: 10 * mins, MaxAccess: 2, MaxStatements: 2}
+	all := Policy{MaxLifetime: 30 * mins, MaxIdle: 5 * mins, LeakAfter: 5 * mins, TxTimeout: 10 * mins, TxLimit: 40 * mins, MaxAccess: 2, MaxStatements: 2}
 	for name, off := range map[string]func(p *Policy){
 		"max_lifetime":   func(p *Policy) { p.MaxLifetime = 0 },
 		"max_idle":       func(p *Policy) { p.MaxIdle = 0 },
 		"leak_after":     func(p *Policy) { p.LeakAfter = 0 },
 		"tx_timeout":     func(p *Policy) { p.TxTimeout = 0 },
+		"tx_limit":       func(p *Policy) { p.TxLimit = 0 },
 		"max_access":     func(p *Policy) { p.MaxAccess = 0 },
 		"max_statements": func(p *Policy) { p.MaxStatements = 0 },
 		"all": func(p *Policy) {
@@ -1028,7 +675,7 @@ func TestLimitsOff(t *testing.T) {
 				forgotten := l.open(p, true) // leak_after
 				forgotten.query("SELECT 1", "")
 
-				active := l.open(p, true) // tx_timeout, max_statements
+				active := l.open(p, true) // tx_timeout, tx_limit, max_statements
 				active.begin("BEGIN", "")
 				active.prepare("SELECT 1")
 				active.prepare("SELECT 1")
@@ -1056,15 +703,15 @@ func TestLimitsOff(t *testing.T) {
 					seen[string(r)] = true
 				}
 				for limit, on := range map[string]bool{
-					"max_lifetime":   policy.MaxLifetime > 0 && policy.MaxAccess == 0, // max_access comes first
+					"max_lifetime":   policy.MaxLifetime > 0,
 					"max_idle":       policy.MaxIdle > 0,
 					"leak_after":     policy.LeakAfter > 0,
 					"tx_timeout":     policy.TxTimeout > 0,
+					"tx_limit":       policy.TxLimit > 0,
 					"max_access":     policy.MaxAccess > 0,
 					"max_statements": policy.MaxStatements > 0,
 				} {
-					if limit != "max_lifetime" && seen[limit] != on || limit == "max_lifetime" && on && !seen[limit] ||
-						limit == "max_lifetime" && policy.MaxLifetime == 0 && seen[limit] {
+					if seen[limit] != on {
 						t.Errorf("%s: %v, want %v", limit, seen[limit], on)
 					}
 				}
@@ -1248,49 +895,6 @@ func TestReportOnly(t *testing.T) {
 	})
 }
 
-// tx_timeout spares the same.
-func TestTxTimeoutReportOnly(t *testing.T) {
-	for _, c := range []struct {
-		name              string
-		mode              Mode
-		lease, tx         string
-		raw               bool
-		wantExempt, wantK string
-	}{
-		{"observe", Observe, "", "", false, "", ""},
-		{"exempt lease", Enforce, "import", "", false, "import", ""},
-		{"exempt transaction", Enforce, "", "import", false, "import", ""},
-		{"raw", Enforce, "", "", true, "", "the raw connection is in use"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			inBubble(t, func(l *lab) {
-				p := l.pool(c.mode, limits(func(p *Policy) { p.TxTimeout = 10 * mins }))
-				f := l.open(p, false)
-				f.out(c.lease)
-				if c.raw {
-					f.do(f.HandedOut)
-				}
-				f.begin("BEGIN", c.tx)
-				for l.since() < time.Hour {
-					l.sleep(10 * sec)
-					f.touch()
-				}
-				l.expect("11m0s suspect transaction tx_timeout #1")
-				f.expectOrders()
-				if leak := l.History()[1].Leak; leak.Exempt != c.wantExempt || leak.Kept != c.wantK {
-					t.Errorf("leak %+v", leak)
-				}
-				// Once the raw connection is back, it is no different any more.
-				if c.raw {
-					f.in()
-					l.sleep(2 * mins)
-					l.expect("1h1m0s reaped transaction tx_timeout #1")
-				}
-			})
-		})
-	}
-}
-
 // Rows that are exempt are spared by their own order, while others are not.
 func TestRowsOnlyReportOnly(t *testing.T) {
 	for _, c := range []struct {
@@ -1319,36 +923,19 @@ func TestRowsOnlyReportOnly(t *testing.T) {
 	}
 }
 
-// With a transaction its rows go, so it is spared for exempt ones among them.
-func TestTransactionSparedForExemptRows(t *testing.T) {
-	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout = 10 * mins }))
-		f := l.open(p, true)
-		f.begin("BEGIN", "")
-		f.query("SELECT 1", "")
-		r := f.query("SELECT 2", "import")
-		l.until(30*mins + 10*sec)
-		l.expect("11m0s suspect transaction tx_timeout #1")
-		f.expectOrders()
-		f.finish(r)
-		l.until(time.Hour)
-		l.expect("31m0s reaped transaction tx_timeout #1")
-	})
-}
-
-// A busy transaction beyond its time is condemned, and nudged every 2 ms until
+// A busy transaction beyond tx_limit is condemned, and nudged every 2 ms until
 // its owner is out; the owner carries the order out.
 func TestCondemned(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout = 10 * mins }))
+		p := l.pool(Enforce, limits(func(p *Policy) { p.TxLimit = 10 * mins }))
 		f := l.open(p, true)
 		f.begin("BEGIN", "")
 		f.enter() // a statement that runs
 		l.until(11*mins + 21*time.Millisecond)
-		l.expect("11m0s suspect transaction tx_timeout #1")
-		f.expectOrders("11m0s transaction tx_timeout #1 condemned")
+		l.expect("11m0s suspect transaction tx_limit #1")
+		f.expectOrders("11m0s transaction tx_limit #1 condemned")
 		f.leave()
-		l.expect("11m0.021s reaped transaction tx_timeout #1")
+		l.expect("11m0.021s reaped transaction tx_limit #1")
 		l.until(time.Hour)
 		f.expectOrders()
 		want := []time.Duration{11 * mins}
@@ -1368,7 +955,7 @@ func TestCondemned(t *testing.T) {
 // several operations are nudged together.
 func TestCondemnedTogether(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout, p.LeakAfter = 4*sec, 4*sec }))
+		p := l.pool(Enforce, limits(func(p *Policy) { p.TxLimit, p.LeakAfter = 4*sec, 4*sec }))
 		a, b, other := l.open(p, true), l.open(p, true), l.open(p, true)
 		a.begin("BEGIN", "")
 		b.begin("BEGIN", "")
@@ -1383,10 +970,10 @@ func TestCondemnedTogether(t *testing.T) {
 		b.leave()
 		b.in()
 		l.until(mins)
-		l.expect("5s suspect transaction tx_timeout #1", "5s suspect transaction tx_timeout #2",
-			"5.5s reaped transaction tx_timeout #1",
+		l.expect("5s suspect transaction tx_limit #1", "5s suspect transaction tx_limit #2",
+			"5.5s reaped transaction tx_limit #1",
 			"7s suspect rows leak_after #3", "8s reaped rows leak_after #3",
-			"9.999s reaped transaction tx_timeout #2")
+			"9.999s reaped transaction tx_limit #2")
 		if len(a.nudges) < 250 || len(a.nudges) > 252 || len(b.nudges) < 2500 || len(b.nudges) > 2502 {
 			t.Errorf("%d and %d nudges, want 251 and 2501", len(a.nudges), len(b.nudges))
 		}
@@ -1398,19 +985,19 @@ func TestCondemnedTogether(t *testing.T) {
 // transaction is over, and the suspect recovered.
 func TestCondemnedCommits(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout = 10 * mins }))
+		p := l.pool(Enforce, limits(func(p *Policy) { p.TxLimit = 10 * mins }))
 		f := l.open(p, true)
 		f.begin("BEGIN", "")
 		f.enter()
 		l.until(11 * mins)
-		l.expect("11m0s suspect transaction tx_timeout #1")
+		l.expect("11m0s suspect transaction tx_limit #1")
 		f.EndTx() // COMMIT
 		o := f.order
 		f.order = nil
 		f.Settle(o, Void)
 		f.leave()
 		l.until(time.Hour)
-		l.expect("11m0s recovered transaction tx_timeout #1")
+		l.expect("11m0s recovered transaction tx_limit #1")
 		checkBalance(t, p.Stats(), 0)
 	})
 }
@@ -1426,7 +1013,7 @@ func TestVoidKeepsSuspect(t *testing.T) {
 		reason string
 	}{
 		{"lease", leakAfter(5 * mins), func(f *fake) { f.query("SELECT 1", "") }, []string{"6m0s suspect rows leak_after #1"}, "lease", "leak_after"},
-		{"transaction", limits(func(p *Policy) { p.TxTimeout = 6 * mins }), func(f *fake) { f.begin("BEGIN", "") }, []string{"7m0s suspect transaction tx_timeout #1"}, "transaction", "tx_timeout"},
+		{"transaction", limits(func(p *Policy) { p.TxLimit = 6 * mins }), func(f *fake) { f.begin("BEGIN", "") }, []string{"7m0s suspect transaction tx_limit #1"}, "transaction", "tx_limit"},
 		{"in the pool", leakAfter(6 * mins), func(f *fake) { f.begin("BEGIN", ""); f.in() }, []string{"1m1s suspect transaction in_pool #1"}, "transaction", "leak_after"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -2218,7 +1805,7 @@ func TestNeverEarlyNeverLate(t *testing.T) {
 		policy := limits(func(p *Policy) {
 			p.CheckInterval = interval
 			if absolute {
-				p.TxTimeout = leak
+				p.TxLimit = leak
 			} else {
 				p.LeakAfter = leak
 			}

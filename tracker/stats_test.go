@@ -42,7 +42,7 @@ func TestStatsJSONNames(t *testing.T) {
 			"total_connections", "active_connections", "pool_size", "max_connections", "created", "reused", "expired",
 			"leaked_detected", "force_closed", "aggressive_cleanups", "leak_detection", "memory_monitoring", "active_connection_details",
 		}, []string{
-			"recycled", "proven", "recovered", "reaped", "events_dropped", "callback_panics", "blocked", "wal_bytes",
+			"recycled", "refreshed", "proven", "recovered", "reaped", "events_dropped", "callback_panics", "blocked", "wal_bytes",
 			"open_transactions", "open_rows", "open_statements", "missing",
 		}},
 		{"leak_detection", names(all["leak_detection"]), []string{
@@ -73,7 +73,7 @@ func TestStatsJSONNames(t *testing.T) {
 
 func TestStatsJSON(t *testing.T) {
 	const empty = `{"total_connections":0,"active_connections":0,"pool_size":0,"max_connections":0,"created":0,"reused":0,` +
-		`"expired":0,"recycled":0,"leaked_detected":0,"proven":0,"recovered":0,"reaped":0,"force_closed":0,"aggressive_cleanups":0,` +
+		`"expired":0,"recycled":0,"refreshed":0,"leaked_detected":0,"proven":0,"recovered":0,"reaped":0,"force_closed":0,"aggressive_cleanups":0,` +
 		`"events_dropped":0,"callback_panics":0,"blocked":0,"wal_bytes":0,"open_transactions":0,"open_rows":0,"open_statements":0,` +
 		`"leak_detection":{"recent_leak_alerts":0,"connection_history_size":0,"potentially_leaked_count":0},` +
 		`"memory_monitoring":{"average_system_memory_percent":0,"average_process_memory_mb":0,"pressure_events_count":0,"memory_pressure":false},` +
@@ -102,7 +102,7 @@ func TestStatsJSON(t *testing.T) {
 			d.LastActivityAt, _, _ = strings.Cut(d.LastActivityAt, ":")
 		}
 		compareJSON(t, s, `{"total_connections":2,"active_connections":1,"pool_size":1,"max_connections":0,"created":2,"reused":0,`+
-			`"expired":1,"recycled":1,"leaked_detected":2,"proven":0,"recovered":0,"reaped":0,"force_closed":1,"aggressive_cleanups":0,`+
+			`"expired":1,"recycled":1,"refreshed":0,"leaked_detected":2,"proven":0,"recovered":0,"reaped":0,"force_closed":1,"aggressive_cleanups":0,`+
 			`"events_dropped":0,"callback_panics":0,"blocked":0,"wal_bytes":0,"open_transactions":1,"open_rows":1,"open_statements":1,`+
 			`"leak_detection":{"recent_leak_alerts":2,"connection_history_size":5,"potentially_leaked_count":1},`+
 			`"memory_monitoring":{"average_system_memory_percent":0,"average_process_memory_mb":0,"pressure_events_count":0,"memory_pressure":false},`+

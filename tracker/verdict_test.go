@@ -32,6 +32,48 @@ func TestTxTimedOut(t *testing.T) {
 	}
 }
 
+func TestTxOverLimit(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit time.Duration
+		level int
+		age   time.Duration
+		busy  bool
+		want  bool
+	}{
+		{"at the limit", time.Minute, 1, time.Minute, false, true},
+		{"running work too", time.Minute, 1, time.Hour, true, true},
+		{"nested", time.Minute, 3, time.Hour, false, true},
+		{"just below", time.Minute, 1, time.Minute - 1, false, false},
+		{"no transaction", time.Minute, 0, time.Hour, false, false},
+		{"off", 0, 1, time.Hour, false, false},
+		{"off and new", 0, 1, 0, false, false},
+	} {
+		p, r := Policy{TxLimit: c.limit}, Record{TransactionLevel: c.level, TxAge: c.age, Busy: c.busy, Leased: true}
+		if got := txOverLimit(&p, &r); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+func TestTxRests(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		limit, idle time.Duration
+		busy, want  bool
+	}{
+		{"at a tenth", 10 * time.Minute, time.Minute, false, true},
+		{"just below", 10 * time.Minute, time.Minute - 1, false, false},
+		{"running", 10 * time.Minute, time.Hour, true, false},
+		{"less than can be told", time.Nanosecond, 0, false, true},
+	} {
+		p, r := Policy{TxTimeout: c.limit}, Record{TransactionLevel: 1, Idle: c.idle, Busy: c.busy}
+		if got := txRests(&p, &r); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
 func TestLeaseForgotten(t *testing.T) {
 	for _, c := range []struct {
 		name         string
@@ -111,14 +153,35 @@ func TestExpired(t *testing.T) {
 		r     Record
 		want  bool
 	}{
-		{"at its own lifetime", time.Hour, Record{Age: 59 * time.Minute, lifetime: 59 * time.Minute, Accesses: 1}, true},
-		{"leased and busy", time.Hour, Record{Age: time.Hour, lifetime: time.Hour, Accesses: 1, Leased: true, Busy: true}, true},
-		{"just below", time.Hour, Record{Age: 59*time.Minute - 1, lifetime: 59 * time.Minute, Accesses: 1}, false},
-		{"never used", time.Hour, Record{Age: 2 * time.Hour, lifetime: time.Hour}, false},
-		{"off", 0, Record{Age: time.Hour, Accesses: 1}, false},
+		{"at its own lifetime", time.Hour, Record{expiring: 59 * time.Minute, lifetime: 59 * time.Minute, Accesses: 1}, true},
+		{"leased and busy", time.Hour, Record{expiring: time.Hour, lifetime: time.Hour, Accesses: 1, Leased: true, Busy: true}, true},
+		{"just below", time.Hour, Record{expiring: 59*time.Minute - 1, lifetime: 59 * time.Minute, Accesses: 1}, false},
+		{"old, but refreshed", time.Hour, Record{Age: 3 * time.Hour, expiring: time.Minute, lifetime: time.Hour, Accesses: 1}, false},
+		{"never used", time.Hour, Record{expiring: 2 * time.Hour, lifetime: time.Hour}, false},
+		{"off", 0, Record{expiring: time.Hour, Accesses: 1}, false},
 	} {
 		p := Policy{MaxLifetime: c.limit}
 		if got := expired(&p, &c.r); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+func TestTooManyAccesses(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		p     Policy
+		r     Record
+		wants bool
+	}{
+		{"at the limit", Policy{MaxAccess: 3, Expire: Close}, Record{Accesses: 3}, true},
+		{"just below", Policy{MaxAccess: 3, Expire: Close}, Record{Accesses: 2}, false},
+		{"since it was refreshed", Policy{MaxAccess: 3, Expire: Close}, Record{Accesses: 10, renewed: 7}, true},
+		{"not since then", Policy{MaxAccess: 3, Expire: Close}, Record{Accesses: 10, renewed: 8}, false},
+		{"check-in's", Policy{MaxAccess: 3}, Record{Accesses: 10}, false},
+		{"off", Policy{Expire: Close}, Record{Accesses: 10}, false},
+	} {
+		if got := tooManyAccesses(&c.p, &c.r); got != c.wants {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
@@ -149,7 +212,7 @@ func TestRowsForgotten(t *testing.T) {
 }
 
 func TestNextDue(t *testing.T) {
-	const s, m = time.Second, time.Minute
+	const ms, s, m = time.Millisecond, time.Second, time.Minute
 	p := Policy{MaxLifetime: 30 * m, MaxIdle: 5 * m, LeakAfter: 4 * m, TxTimeout: 10 * m, CheckInterval: time.Hour}
 	for _, c := range []struct {
 		name string
@@ -165,11 +228,17 @@ func TestNextDue(t *testing.T) {
 		{"half a second in the pool", p, Record{TransactionLevel: 1, Idle: s / 2, lifetime: 30 * m}, s / 2},
 		{"transaction in the pool", p, Record{TransactionLevel: 1, Idle: m, TxAge: m, lifetime: 30 * m}, 3 * m},
 		{"leased: no second", p, Record{Leased: true, TransactionLevel: 1, lifetime: 30 * m}, 4 * m},
-		{"old", p, Record{Leased: true, Age: 29 * m, lifetime: 30*m - s}, m - s},
-		{"all past", p, Record{Leased: true, TransactionLevel: 1, Idle: 4 * m, TxAge: 10 * m, Age: 30 * m, lifetime: 30 * m}, time.Hour},
+		{"old", p, Record{Leased: true, Age: time.Hour, expiring: 29 * m, lifetime: 30*m - s}, m - s},
+		{"tx_limit", Policy{TxTimeout: 10 * m, TxLimit: 4 * m, CheckInterval: time.Hour}, Record{Leased: true, TransactionLevel: 1, TxAge: m}, 3 * m},
+		{"all past", p, Record{Leased: true, TransactionLevel: 1, Idle: 4 * m, TxAge: 10 * m, expiring: 30 * m, lifetime: 30 * m}, 15 * s},
+		{"at work beyond tx_timeout", p, Record{Leased: true, TransactionLevel: 1, TxAge: 20 * m, lifetime: 30 * m}, 15 * s},
+		{"soon at rest for long enough", p, Record{Leased: true, TransactionLevel: 1, Idle: m - s, TxAge: 20 * m, lifetime: 30 * m}, s},
+		{"tx_limit soon", Policy{TxTimeout: 10 * m, TxLimit: 20 * m, CheckInterval: time.Hour}, Record{Leased: true, TransactionLevel: 1, TxAge: 20*m - s}, s},
+		{"a short tx_timeout", Policy{TxTimeout: 200 * ms, CheckInterval: time.Hour}, Record{Leased: true, TransactionLevel: 1, TxAge: m}, 10 * ms},
 		{"check_interval first", Policy{LeakAfter: 4 * m, CheckInterval: m}, Record{Leased: true}, m},
+		{"check_interval before rest", Policy{TxTimeout: 10 * m, CheckInterval: s}, Record{Leased: true, TransactionLevel: 1, TxAge: 20 * m}, s},
 		{"all off", Policy{CheckInterval: m}, Record{Leased: true, TransactionLevel: 1}, m},
-		{"all off, in the pool", Policy{CheckInterval: m}, Record{Age: time.Hour}, m},
+		{"all off, in the pool", Policy{CheckInterval: m}, Record{expiring: time.Hour}, m},
 	} {
 		if got := nextDue(&c.p, &c.r); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
@@ -186,6 +255,7 @@ func TestPeriod(t *testing.T) {
 		{Policy{CheckInterval: time.Minute}, time.Minute},
 		{Policy{CheckInterval: time.Minute, LeakAfter: time.Minute}, 15 * time.Second},
 		{Policy{CheckInterval: time.Minute, TxTimeout: 2 * time.Second}, 500 * time.Millisecond},
+		{Policy{CheckInterval: time.Minute, TxLimit: 2 * time.Second}, 500 * time.Millisecond},
 		{Policy{CheckInterval: time.Minute, MaxIdle: 8 * time.Second}, 2 * time.Second},
 		{Policy{CheckInterval: time.Minute, MaxLifetime: 40 * time.Second}, 10 * time.Second},
 		{Policy{CheckInterval: time.Second, LeakAfter: time.Hour}, time.Second},

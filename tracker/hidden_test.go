@@ -1,0 +1,127 @@
+package tracker
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// wrapped opens a connection that database/sql reaches through a wrapper around the
+// driver, with a lease whose end it may not hear of.
+func (l *lab) wrapped(p *Pool) *fake {
+	f := &fake{l: l, owned: owned{p.New(true, "")}}
+	f.Wrapped()
+	l.fakes = append(l.fakes, f)
+	f.Register(f)
+	synctest.Wait()
+	return f
+}
+
+const hidesCheckIns = "check-ins, which a wrapper around the driver hides: leases that hold nothing are not judged"
+
+// Where nobody says that a lease is over, one that holds nothing is no suspect: it
+// may sit in the pool. Stats says so when it matters, and until a check-in is seen.
+func TestHiddenCheckIns(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, leakAfter(5*mins))
+		f, other := l.wrapped(p), l.wrapped(newPool(t, l.Tracker, PoolConfig{Name: "other", Policy: limits(nil), Logger: quiet}))
+		l.sleep(10 * sec)
+		f.touch()
+		l.until(6*mins - 1)
+		if missing := p.Stats().Missing; len(missing) != 0 {
+			t.Errorf("missing %q before anything was to be judged", missing)
+		}
+		l.until(24 * time.Hour)
+		l.expect()
+		f.expectOrders()
+		if s := p.Stats(); !slices.Equal(s.Missing, []string{hidesCheckIns}) || s.LeakDetection.PotentiallyLeakedCount != 0 {
+			t.Errorf("%+v", s)
+		}
+		if missing := other.Pool().Stats().Missing; len(missing) != 0 {
+			t.Errorf("the other pool misses %q", missing)
+		}
+		p.SawReset() // that is the other hook
+		l.until(25 * time.Hour)
+		l.expect()
+		p.SawCheckIn() // of another connection: now the end of this lease would have been told
+		l.sleep(2 * mins)
+		got := l.told()
+		if len(got) != 1 || !strings.HasSuffix(got[0], "suspect connection leak_after #1") {
+			t.Errorf("told %q", got)
+		}
+		f.wantScopes("release leak_after done")
+	})
+}
+
+// What a lease holds is not hidden.
+func TestHiddenCheckInsHideNoLeak(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout, p.MaxStatements = 5*mins, 10*mins, 2 }))
+		rows, tx, working, stmts := l.wrapped(p), l.wrapped(p), l.wrapped(p), l.wrapped(p)
+		plain := l.open(p, true)
+		l.sleep(10 * sec)
+		rows.query("SELECT 1", "")
+		tx.begin("BEGIN", "")
+		working.begin("BEGIN", "")
+		stmts.prepare("SELECT 2")
+		stmts.prepare("SELECT 2")
+		plain.touch()
+		working.work(11 * mins)
+		got := l.told()
+		slices.Sort(got)
+		want := []string{
+			"11m0s suspect transaction tx_timeout #5",
+			"1m0s suspect statement max_statements #1",
+			"6m0s suspect connection leak_after #4",
+			"6m0s suspect rows leak_after #2",
+			"6m0s suspect transaction leak_after #3",
+			"7m0s reaped rows leak_after #2",
+			"7m0s reaped transaction leak_after #3",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("told\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+		}
+		rows.expectOrders("7m0s lease leak_after #2 done")
+		tx.expectOrders("7m0s lease leak_after #3 done")
+		stmts.expectOrders()
+		plain.expectOrders("6m0s release leak_after done")
+		working.commit()
+	})
+}
+
+// A hidden connection is leased for good, as far as anybody knows: it is nobody's
+// neighbour in the pool, and is refreshed in its time.
+func TestHiddenConnectionIsOnlyRefreshed(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.machine(90)
+		p := l.pool(Enforce, pressed(func(p *Policy) { p.MaxIdle, p.MaxLifetime = 5*mins, 30*mins }))
+		f, idle := l.wrapped(p), l.open(p, true)
+		f.live(0)
+		idle.in()
+		if n := idle.Neighbours(); len(n) != 0 {
+			t.Errorf("beside %v", n)
+		}
+		l.until(2 * time.Hour)
+		f.expectOrders("30s release pressure done", "30m0s give up max_lifetime refreshed")
+	})
+}
+
+// The hooks are seen each by itself.
+func TestSeesHooks(t *testing.T) {
+	for _, c := range []struct{ checkIn, reset bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
+		p := newPool(t, New(Options{}), PoolConfig{Logger: quiet})
+		for range 2 { // more than once is nothing else
+			if c.checkIn {
+				p.SawCheckIn()
+			}
+			if c.reset {
+				p.SawReset()
+			}
+		}
+		if p.SeesCheckIns() != c.checkIn || p.SeesHooks() != (c.checkIn && c.reset) || p.SeesSome() != (c.checkIn || c.reset) {
+			t.Errorf("%+v: check-ins %v, both %v, one %v", c, p.SeesCheckIns(), p.SeesHooks(), p.SeesSome())
+		}
+	}
+}
