@@ -66,6 +66,7 @@ type Order struct {
 	Leaks []*Leak
 
 	conn    *Conn
+	lease   uint64 // the id of the lease at the decision, 0 in the pool
 	targets []target
 }
 

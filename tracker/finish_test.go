@@ -107,6 +107,30 @@ func TestReapedLeaseKept(t *testing.T) {
 	})
 }
 
+// The lease's own order leaves nothing to undo, also where the handle stays: what
+// its holder does with that later is watched like any other lease.
+func TestReapedLeaseKeptByItsOrder(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		f := l.open(l.pool(Enforce, leakAfter(5*mins)), true)
+		f.query("SELECT 1", "")
+		f.carry(func(o *Order) Outcome {
+			if o.Scope == ScopeLease {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.rollback()
+			}
+			return Done
+		})
+		l.until(time.Hour + 30*sec)
+		l.expect("6m0s suspect rows leak_after #1", "7m0s reaped rows leak_after #1")
+		f.expectOrders("7m0s lease leak_after #1 done")
+		f.touch()
+		l.until(24 * time.Hour)
+		l.expect("1h6m0s suspect connection leak_after #2")
+		f.expectOrders("1h6m0s release leak_after done")
+	})
+}
+
 // An order that found the gate taken comes again.
 func TestReapedLeaseComesAgain(t *testing.T) {
 	inBubble(t, func(l *lab) {
@@ -173,6 +197,23 @@ func TestCleanLeaseIsNotClosed(t *testing.T) {
 			l.until(24 * time.Hour)
 			f.expectOrders("19m7.5s release leak_after done")
 			l.expect("19m7.5s suspect connection leak_after #2")
+		})
+	})
+	t.Run("the next lease, begun before the order is settled", func(t *testing.T) {
+		inBubble(t, func(l *lab) {
+			f := l.open(l.pool(Enforce, limits(reapedTx)), true)
+			f.begin("BEGIN", "")
+			f.carry(func(o *Order) Outcome {
+				out := f.drive(o)
+				if o.Scope == ScopeTransaction {
+					f.in() // its holder was waiting for the gate
+					f.out("")
+				}
+				return out
+			})
+			l.until(24 * time.Hour)
+			f.expectOrders("6m0s transaction tx_timeout #1 done", "16m7.5s release leak_after done")
+			l.expect("6m0s suspect transaction tx_timeout #1", "6m0s reaped transaction tx_timeout #1", "16m7.5s suspect connection leak_after #2")
 		})
 	})
 	t.Run("undone in the pool", func(t *testing.T) {

@@ -259,6 +259,22 @@ func TestMaxLifetime(t *testing.T) {
 	}
 }
 
+// A lease is not covered by what happens to its connection: one that is forgotten
+// is found, refreshed or not.
+func TestRefreshedLeaseIsStillFound(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		f := l.open(l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.MaxLifetime = 5*mins, 30*mins })), true)
+		f.live(0)
+		for l.since() < 27*mins {
+			l.sleep(mins)
+			f.touch()
+		}
+		l.until(24 * time.Hour)
+		f.expectOrders("30m0s give up max_lifetime refreshed", "33m0s release leak_after done")
+		l.expect("30m0s refreshed max_lifetime", "33m0s suspect connection leak_after #1")
+	})
+}
+
 // With several limits the one that says most about the connection counts, and one
 // refresh is enough.
 func TestGiveUpForSeveralLimits(t *testing.T) {

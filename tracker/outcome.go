@@ -10,9 +10,13 @@ import (
 func (c *Conn) Settle(o *Order, out Outcome) {
 	if out != Void {
 		c.lock()
-		c.cover()
-		if len(o.Leaks) > 0 && c.leased && c.undone == nil {
-			c.undone = o.Leaks[0]
+		// A lease that began since has nothing to do with it, and one whose
+		// connection was only refreshed is what it was.
+		if len(o.Leaks) > 0 && c.leased && c.lease.id == o.lease {
+			c.cover()
+			if c.undone == nil && o.Scope != ScopeLease { // which leaves nothing to undo
+				c.undone = o.Leaks[0]
+			}
 		}
 		c.unlock()
 		for _, l := range o.Leaks {

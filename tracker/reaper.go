@@ -279,7 +279,7 @@ func (c *Conn) exemptRows() bool {
 
 // order marks the resources as taken and queues the order.
 func (c *Conn) order(f *findings, o *Order, resources ...*Resource) {
-	o.conn = c
+	o.conn, o.lease = c, c.lease.id
 	for _, r := range resources {
 		r.watch.taken = true
 		o.targets = append(o.targets, target{r, r.id, r.watch.uses})
