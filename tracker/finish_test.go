@@ -279,3 +279,33 @@ func TestReapedLeaseThatIsRaw(t *testing.T) {
 		}
 	})
 }
+
+// A detector that names such a lease reports it like any other that holds nothing:
+// its handle is closed for leak_after alone.
+func TestReapedLeaseThatADetectorNames(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.AddDetector(func(r Record) Reason {
+			if l.since() > 7*mins {
+				return "mine"
+			}
+			return ""
+		})
+		f := l.open(l.pool(Enforce, limits(reapedTx)), true)
+		f.begin("BEGIN", "")
+		l.until(7*mins - sec)
+		f.expectOrders("6m0s transaction tx_timeout #1 done")
+		l.told()
+		for l.since() < time.Hour {
+			f.touch()
+			l.sleep(30 * sec)
+		}
+		if got := f.scopes(); len(got) == 0 || strings.Join(got, "") != strings.Repeat("release mine done", len(got)) {
+			t.Errorf("ordered %q", got)
+		}
+		for _, line := range l.told() {
+			if !strings.Contains(line, " connection mine #") {
+				t.Errorf("told %s", line)
+			}
+		}
+	})
+}

@@ -3,6 +3,8 @@ package tracker
 import (
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,6 +91,40 @@ func TestHiddenCheckInsHideNoLeak(t *testing.T) {
 		plain.expectOrders("6m0s release leak_after done")
 		working.commit()
 	})
+}
+
+// Under -race: a detector that names such a lease, beside reports.
+func TestHiddenCheckInsNamedByDetector(t *testing.T) {
+	for range 50 {
+		tr := New(Options{})
+		tr.reaper.patience = time.Hour // it looks when the test says so
+		p := newPool(t, tr, PoolConfig{Policy: limits(nil), Logger: quiet})
+		tr.AddDetector(func(Record) Reason { return "mine" })
+		c := p.New(true, "")
+		c.Wrapped()
+		c.Register(still{})
+		var over atomic.Bool
+		var reports sync.WaitGroup
+		begun := make(chan bool)
+		reports.Go(func() {
+			for p.Stats(); !over.Load(); p.Stats() {
+				select {
+				case begun <- true:
+				default:
+				}
+			}
+		})
+		<-begun
+		tr.reaper.look()
+		over.Store(true)
+		reports.Wait()
+		if missing := p.Stats().Missing; !slices.Equal(missing, []string{hidesCheckIns}) {
+			t.Fatalf("missing %q", missing)
+		}
+		c.Close()
+		p.Close()
+		tr.Close()
+	}
 }
 
 // A hidden connection is leased for good, as far as anybody knows: it is nobody's

@@ -346,7 +346,7 @@ func (c *Conn) pooled(f *findings, p *Policy, rec *Record, now time.Duration, wo
 }
 
 // forgotten handles a lease without activity: first its resources become
-// suspects, at the next check they are reaped.
+// suspects, at the next check they are reaped. limit is 0 for a detector.
 func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now time.Duration, word uint64) {
 	idle := now - c.seen.active
 	var all []*Resource
@@ -356,8 +356,8 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 	if c.tx.id != 0 {
 		all = append(all, &c.tx)
 	}
-	if len(all) == 0 && c.undone != nil {
-		c.finish(f, now, word)
+	if len(all) == 0 && c.undone != nil && limit > 0 { // a detector's word is not leak_after
+		c.finish(f, word)
 		return
 	}
 	if len(all) == 0 && c.wrapped && !c.pool.checkIns.Load() {
@@ -397,12 +397,12 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 
 // finish undoes the rest of a lease whose rows or transaction the guard undid, for
 // whichever limit: its holder does not come back, so its handle is closed.
-func (c *Conn) finish(f *findings, now time.Duration, word uint64) {
-	if c.reaped || c.seen.finished == c.lease.id || !c.mayUndo(c.undone) || c.lease.exempt != "" {
+func (c *Conn) finish(f *findings, word uint64) {
+	if c.reaped || c.seen.finished == c.lease.id || !c.mayUndo(c.undone) {
 		return
 	}
 	c.seen.finished = c.lease.id
-	f.orders = append(f.orders, &Order{Scope: ScopeLease, Reason: c.undone.Reason, Word: word, Leaks: []*Leak{c.undone}, conn: c})
+	f.orders = append(f.orders, &Order{Scope: ScopeLease, Reason: c.undone.Reason, Word: word, Leaks: []*Leak{c.undone}, conn: c, lease: c.lease.id})
 }
 
 // forgottenToo turns the suspicion of keeping the WAL into that of being
@@ -576,6 +576,7 @@ func (r *reaper) detect(f *findings, j judged, now time.Duration) {
 		if reason == "" {
 			continue
 		}
+		t.mu.Lock()
 		c.lock()
 		if c.word.Load()&^FlagBits == j.word && c.leased {
 			c.forgotten(f, 0, reason, now, j.word)
@@ -584,6 +585,7 @@ func (r *reaper) detect(f *findings, j judged, now time.Duration) {
 			}
 		}
 		c.unlock()
+		t.mu.Unlock()
 		return
 	}
 	c.lock()
