@@ -203,7 +203,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	switch {
 	case txOverLimit(p, &rec):
 		c.timeOut(f, p, &rec, now, word, ReasonTxLimit)
-	case txTimedOut(p, &rec) && (txRests(p, &rec) || !leaseForgotten(p, &rec)):
+	case txTimedOut(p, &rec) && (txRests(p, &rec) || !leaseForgotten(p, &rec) && !txInPoolForgotten(p, &rec)):
 		c.timeOut(f, p, &rec, now, word, ReasonTxTimeout)
 	case txInPool(&rec):
 		c.pooled(f, p, &rec, now, word)

@@ -436,6 +436,19 @@ func TestLeakAfterBeforeRest(t *testing.T) {
 		l.expect("1h57m0s reaped transaction tx_timeout #1")
 		checkBalance(t, p.Stats(), 0)
 	})
+	inBubble(t, func(l *lab) { // in the pool as well
+		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout = 5*mins, 100*mins }))
+		f := l.open(p, true)
+		l.sleep(10 * sec)
+		f.begin("BEGIN", "")
+		f.work(110 * mins)
+		f.in()
+		l.expect("1h41m0s suspect transaction tx_timeout #1")
+		l.until(4 * time.Hour)
+		f.expectOrders("1h56m0s transaction leak_after #1 done")
+		l.expect("1h56m0s reaped transaction tx_timeout #1")
+		checkBalance(t, p.Stats(), 0)
+	})
 }
 
 // tx_limit is the one absolute age: work does not lengthen it, and it is carried
