@@ -116,6 +116,14 @@ func (c *Conn) settle(typ EventType, l *Leak) {
 	c.tell(typ, l, typ == EventSuspect)
 }
 
+// retell tells of a suspect once more, unless it is over by now. It is counted, and
+// goes to OnLeak, the first time only.
+func (c *Conn) retell(l *Leak) {
+	if !l.fate.sealed.Load() {
+		c.tell(EventSuspect, l, false)
+	}
+}
+
 func (c *Conn) tell(typ EventType, l *Leak, news bool) {
 	c.pool.tally.leak(typ, l, news)
 	c.pool.tracker.emit(Event{Type: typ, ConnectionID: c.id, Reason: l.Reason, Leak: l, pool: c.pool, news: news})
@@ -149,8 +157,14 @@ func (c *Conn) leakLocked(r *Resource, reason Reason, limit, now, idle time.Dura
 	if l.Exempt == "" {
 		l.Exempt = c.lease.exempt
 	}
-	if c.raw {
-		l.Kept = "the raw connection is in use"
-	}
+	l.Kept = c.notUndone()
 	return l
+}
+
+// notUndone says why nothing of the lease is undone now, "" if it may be.
+func (c *Conn) notUndone() string {
+	if c.raw {
+		return "the raw connection is in use"
+	}
+	return ""
 }

@@ -107,9 +107,10 @@ type findings struct {
 }
 
 type news struct {
-	conn *Conn
-	typ  EventType
-	leak *Leak
+	conn  *Conn
+	typ   EventType
+	leak  *Leak
+	again bool // a suspect that was told before
 }
 
 // judged is a leased connection for the detectors.
@@ -241,14 +242,14 @@ func (c *Conn) suspect(f *findings, r *Resource, reason Reason, limit, now, idle
 	l := c.leakLocked(r, reason, limit, c.pool.tracker.now(), idle)
 	r.watch.leak, r.watch.since = l, now
 	c.pool.count(func(n *counters) { n.leaked.Add(1) })
-	f.news = append(f.news, news{c, EventSuspect, l})
+	f.news = append(f.news, news{conn: c, typ: EventSuspect, leak: l})
 	return l, true
 }
 
 // recover takes a suspicion back.
 func (c *Conn) recover(f *findings, r *Resource) {
 	if r.id != 0 && r.suspect() && !r.watch.taken {
-		f.news = append(f.news, news{c, EventRecovered, r.watch.leak})
+		f.news = append(f.news, news{conn: c, typ: EventRecovered, leak: r.watch.leak})
 		r.watch.leak = nil
 	}
 }
@@ -314,11 +315,11 @@ func (c *Conn) timeOut(f *findings, p *Policy, rec *Record, now time.Duration, w
 		s.toldAt, s.toldWord = now, word
 	case reason == ReasonTxTimeout && now-s.toldAt >= limit && s.active > s.toldAt && l.Exempt == "":
 		copied := *l
-		copied.Age, copied.Idle = age, rec.Idle
+		copied.Age, copied.Idle, copied.Limit = age, rec.Idle, limit
 		copied.Operations = (word - s.toldWord) / (FlagBits + 1)
-		copied.Query, copied.Last = c.query, c.last.PCs()
+		copied.Level, copied.Query, copied.Last, copied.Kept = int(c.tx.level), c.query, c.last.PCs(), c.notUndone()
 		w.leak, l, s.toldAt = &copied, &copied, now
-		f.news = append(f.news, news{c, EventSuspect, l})
+		f.news = append(f.news, news{conn: c, typ: EventSuspect, leak: l, again: true})
 	}
 	if reason == ReasonTxTimeout && !txRests(p, rec) || !c.mayUndo(l) || c.exemptRows() {
 		return
@@ -454,7 +455,7 @@ func (c *Conn) countStatements(f *findings, p *Policy, rec *Record) {
 	l.Kept = "a statement may be in use: close it in the program"
 	c.seen.most = l
 	c.pool.count(func(n *counters) { n.leaked.Add(1) })
-	f.news = append(f.news, news{c, EventSuspect, l})
+	f.news = append(f.news, news{conn: c, typ: EventSuspect, leak: l})
 }
 
 // preparedMost returns a statement of the place that prepared the text most
@@ -476,7 +477,7 @@ func (c *Conn) preparedMost(query string) (most *Resource) {
 // forgive takes the suspicion of too many statements back.
 func (c *Conn) forgive(f *findings) {
 	if c.seen.most != nil {
-		f.news = append(f.news, news{c, EventRecovered, c.seen.most})
+		f.news = append(f.news, news{conn: c, typ: EventRecovered, leak: c.seen.most})
 		c.seen.most = nil
 	}
 }
@@ -498,7 +499,11 @@ func (r *reaper) act(f *findings, now time.Duration) {
 // carry tells the news and carries the orders out.
 func (r *reaper) carry(f *findings) {
 	for _, n := range f.news {
-		n.conn.settle(n.typ, n.leak)
+		if n.again {
+			n.conn.retell(n.leak)
+		} else {
+			n.conn.settle(n.typ, n.leak)
+		}
 	}
 	for _, o := range f.orders {
 		c := o.conn

@@ -82,6 +82,64 @@ func TestTxTimeoutOfWork(t *testing.T) {
 	})
 }
 
+// However often it is told, it is one leak: for OnLeak, in Stats and in Figures.
+func TestTxTimeoutIsOneLeak(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, txTimeout(10*mins))
+		var leaks []Leak
+		l.OnLeak(func(leak Leak) { leaks = append(leaks, leak) })
+		f := l.open(p, true)
+		l.sleep(10 * sec)
+		f.begin("BEGIN", "")
+		f.work(55 * mins)
+		f.commit()
+		if told := l.told(); len(told) != 6 { // five times, and recovered
+			t.Errorf("told %q", told)
+		}
+		if len(leaks) != 1 {
+			t.Errorf("OnLeak: %v", leaks)
+		}
+		if s := p.Stats(); s.LeakedDetected != 1 || s.Recovered != 1 || s.LeakDetection.RecentLeakAlerts != 1 {
+			t.Errorf("%+v", s)
+		}
+		if n, want := l.Figures().Pools[0].Leaks, (LeakCount{KindTransaction, ReasonTxTimeout, 1, 0, 1}); len(n) != 1 || n[0] != want {
+			t.Errorf("figures %+v, want %+v", n, want)
+		}
+	})
+}
+
+// looking is a fake at whose rows the reaper looks, between its decisions and what
+// it tells.
+type looking struct {
+	*fake
+	look func()
+}
+
+func (k looking) Look(f func()) bool {
+	k.look()
+	return k.fake.Look(f)
+}
+
+// What ends between the decision to tell of it again and the telling is not told
+// of: who follows events would never hear of its end.
+func TestTxTimeoutEndsBeforeItIsTold(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, txTimeout(10*mins))
+		f := &fake{l: l, owned: owned{p.New(true, "")}}
+		l.fakes = append(l.fakes, f)
+		f.Register(looking{f, func() {
+			if l.since() == 21*mins {
+				f.commit()
+			}
+		}})
+		l.sleep(10 * sec)
+		f.begin("BEGIN", "")
+		f.query("SELECT 1", "")
+		f.work(30 * mins)
+		l.expect("11m0s suspect transaction tx_timeout #1", "21m0s recovered transaction tx_timeout #1")
+	})
+}
+
 // It is rolled back when nothing moved for a tenth of tx_timeout, and not before.
 func TestTxTimeoutRests(t *testing.T) {
 	inBubble(t, func(l *lab) {
@@ -393,6 +451,28 @@ func TestTxTimeoutReportOnly(t *testing.T) {
 	}
 }
 
+// What is told again is as it is by then.
+func TestTxTimeoutToldAgainAsItIs(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		f := l.open(l.pool(Enforce, txTimeout(10*mins)), true)
+		f.do(f.HandedOut)
+		l.sleep(10 * sec)
+		f.begin("BEGIN", "")
+		f.work(11 * mins)
+		if leak := l.leak(EventSuspect); leak.Kept == "" || leak.Level != 1 {
+			t.Errorf("%+v", leak)
+		}
+		f.in()
+		f.out("")
+		f.SetLevel(3)
+		f.work(21 * mins)
+		if leak := l.leak(EventSuspect); leak.Kept != "" || leak.Level != 3 || leak.Operations == 0 {
+			t.Errorf("%+v", leak)
+		}
+		f.commit()
+	})
+}
+
 // With a transaction its rows go, so it is spared for exempt ones among them.
 func TestTransactionSparedForExemptRows(t *testing.T) {
 	for _, c := range []struct {
@@ -617,6 +697,24 @@ func TestTxLimitsAtRunTime(t *testing.T) {
 			f.expectOrders("15m0s transaction tx_limit #1 condemned")
 			f.leave()
 			l.expect("15m0s reaped transaction tx_limit #1")
+		})
+	})
+	t.Run("tx_timeout lowered for a suspect", func(t *testing.T) {
+		inBubble(t, func(l *lab) {
+			p := l.pool(Enforce, txTimeout(10*mins))
+			f := l.open(p, true)
+			l.sleep(10 * sec)
+			f.begin("BEGIN", "")
+			f.work(12 * mins)
+			if err := p.SetPolicy(txTimeout(5 * mins)); err != nil {
+				t.Fatal(err)
+			}
+			f.work(17 * mins)
+			l.expect("11m0s suspect transaction tx_timeout #1", "16m0s suspect transaction tx_timeout #1")
+			if leak := l.leak(EventSuspect); leak.Limit != 5*mins {
+				t.Errorf("%+v", leak)
+			}
+			f.commit()
 		})
 	})
 	t.Run("tx_timeout lowered", func(t *testing.T) {
