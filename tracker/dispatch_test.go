@@ -481,7 +481,7 @@ func TestLogger(t *testing.T) {
 		"WARN leakguard: suspect: transaction without activity for 5m0s (leak_after 5m0s, open for 6m0s) on db#1: opened at tracker/dispatch_test.go:LINE: BEGIN IMMEDIATE pool=db connection=db#1 reason=leak_after leak=1 kind=transaction site=tracker/dispatch_test.go:LINE age=6m0s idle=5m0s query=BEGIN IMMEDIATE",
 		"INFO leakguard: recovered: transaction without activity for 5m0s (leak_after 5m0s, open for 6m0s) on db#1: opened at tracker/dispatch_test.go:LINE: BEGIN IMMEDIATE pool=db connection=db#1 reason=leak_after leak=1 kind=transaction site=tracker/dispatch_test.go:LINE age=6m0s idle=5m0s query=BEGIN IMMEDIATE",
 		"DEBUG leakguard: connection check-in pool=db connection=db#1",
-		"WARN leakguard: connection is never recycled by policy: temp objects pool=db connection=db#1 reason=temp objects",
+		"WARN leakguard: connection stays open, the guard does not close it: temp objects pool=db connection=db#1 reason=temp objects",
 		"DEBUG leakguard: connection recycled pool=db connection=db#1 reason=max_access",
 		"DEBUG leakguard: connection check-out pool=db connection=db#1",
 		"WARN leakguard: suspect: rows without activity for 5m0s (leak_after 5m0s, open for 5m30s) on db#1: opened at tracker/fake_test.go:LINE: SELECT 1 pool=db connection=db#1 reason=leak_after leak=2 kind=rows site=tracker/fake_test.go:LINE age=5m30s idle=5m0s query=SELECT 1",

@@ -3,86 +3,62 @@ package tracker
 import (
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 )
 
-// beside says which connections sit in the pool beside others.
-type beside struct {
-	still
-	name string
-}
-
 // stock opens a connection that sits in its pool and had a lease.
-func stock(p *Pool, name string) owned {
-	c := owned{p.Open(beside{name: name}, false, "")}
+func stock(p *Pool) owned {
+	c := owned{p.Open(still{}, false, "")}
 	c.CheckOut("")
 	c.CheckIn()
 	return c
 }
 
-func besides(c owned) (names []string) {
-	for _, k := range c.Neighbours() {
-		names = append(names, k.(beside).name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// Who sits beside a connection is who sits in the same pool, had a lease, and has
-// its handle.
-func TestNeighbours(t *testing.T) {
+// Who stays in a connection's place sits in the same pool, had a lease, and has its
+// handle.
+func TestLeave(t *testing.T) {
 	tr := New(Options{})
 	p := newPool(t, tr, PoolConfig{Mode: Basic, Logger: quiet})
-	q := newPool(t, tr, PoolConfig{Mode: Basic, Logger: quiet})
-	c := stock(p, "itself")
-	if got := besides(c); len(got) != 0 || c.Leave() {
-		t.Errorf("alone beside %q, and may leave", got)
+	c := stock(p)
+	stays := func(when string) {
+		t.Helper()
+		if c.Leave() {
+			t.Errorf("%s: it may leave", when)
+		}
 	}
-	stock(q, "other pool")
-	fresh := owned{p.Open(beside{name: "fresh"}, false, "")}
-	leased := stock(p, "leased")
+	stays("alone")
+	stock(newPool(t, tr, PoolConfig{Mode: Basic, Logger: quiet}))
+	stays("beside one of another pool")
+	fresh := owned{p.Open(still{}, false, "")}
+	stays("beside one that had no lease")
+	leased := stock(p)
 	leased.CheckOut("")
-	lost := stock(p, "lost")
+	stays("beside a leased one")
+	lost := stock(p)
 	lost.Lost()
-	closed := stock(p, "closed by the guard")
+	stays("beside a lost one")
+	closed := stock(p)
 	closed.ForceClosed()
-	gone := stock(p, "closed by its pool")
+	stays("beside one that the guard closed")
+	gone := stock(p)
 	gone.Close()
-	reaped := stock(p, "reaped")
+	stays("beside one that its pool closed")
+	reaped := stock(p)
 	reaped.CheckOut("")
 	reaped.ForceClosed()
 	reaped.CheckIn()
-	if got := besides(c); len(got) != 0 || c.Leave() {
-		t.Errorf("beside %q, and may leave", got)
-	}
-	// Each of those that can comes to stay.
+	stays("beside a reaped one")
 	fresh.CheckOut("")
-	if got := besides(c); len(got) != 0 || c.Leave() {
-		t.Errorf("beside %q, and may leave", got)
-	}
 	fresh.CheckIn()
 	leased.CheckIn()
-	a := stock(p, "idle")
-	if got, want := besides(c), []string{"fresh", "idle", "leased"}; !slices.Equal(got, want) {
-		t.Errorf("beside %q, want %q", got, want)
-	}
+	idle := stock(p)
 	for i, want := range []bool{true, true, true, false} { // one stays
-		o := []owned{a, fresh, leased, c}[i]
+		o := []owned{idle, fresh, leased, c}[i]
 		if got := o.Leave(); got != want {
 			t.Errorf("the %d. may leave: %v", i+1, got)
 		}
-	}
-	if got := besides(a); !slices.Equal(got, []string{"itself"}) {
-		t.Errorf("who left sits beside %q", got)
-	}
-	for range 20 {
-		stock(p, "more")
-	}
-	if got := besides(c); len(got) != 8 {
-		t.Errorf("%d neighbours, want no more than 8", len(got))
 	}
 }
 
@@ -94,7 +70,7 @@ func TestLeaveConcurrently(t *testing.T) {
 	for range 500 {
 		var all []owned
 		for range 2 + rand.IntN(4) {
-			all = append(all, stock(p, ""))
+			all = append(all, stock(p))
 		}
 		busy := owned{p.Open(still{}, true, "")} // leased all the time
 		var left atomic.Int64
@@ -103,9 +79,7 @@ func TestLeaveConcurrently(t *testing.T) {
 		for _, c := range all {
 			over.Go(func() {
 				begin.Wait()
-				if len(c.Neighbours()) > 0 {
-					runtime.Gosched() // between asking and leaving
-				}
+				runtime.Gosched()
 				if c.Leave() {
 					left.Add(1)
 					c.ForceClosed()
@@ -140,7 +114,7 @@ func TestLeaveBesideLeases(t *testing.T) {
 	for range 4 {
 		work.Go(func() {
 			for range 200 {
-				c := stock(p, "")
+				c := stock(p)
 				c.CheckOut("")
 				c.CheckIn()
 				if c.Leave() {

@@ -547,7 +547,7 @@ func TestTxLimit(t *testing.T) {
 		l.expect("11m0s suspect transaction tx_limit #1", "11m0s reaped transaction tx_limit #1")
 		orders := f.given()
 		if len(orders) != 1 || orders[0].String() != "11m0s transaction tx_limit #1 done" ||
-			orders[0].o.Word != 0 || orders[0].o.Resource != id {
+			!orders[0].o.Absolute || orders[0].o.Resource != id {
 			t.Errorf("ordered %+v", orders)
 		}
 		if leak := orders[0].o.Leaks[0]; leak.Limit != 10*mins || leak.Age != 11*mins-10*sec {
