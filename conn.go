@@ -154,17 +154,19 @@ func (c *conn) leaveQuietly(err error) error {
 
 func (c *conn) leaveBusy(err error) error {
 	for !c.gate.leave() {
-		c.gate.clear(watched | beside | recording) // SQLite is done: the context has nothing left to stop
-		bits := c.gate.take(condemned | stopped | attended)
-		if bits&attended != 0 {
-			c.watch.dismiss()
-		}
-		if bits&(condemned|stopped) != 0 {
-			c.wait.Stop(false)
-		}
-		if bits&condemned != 0 {
-			err = c.carryCondemned(err)
-		}
+		err = c.seeTo(err)
+	}
+	return err
+}
+
+// seeTo sees to what keeps an operation from leaving.
+func (c *conn) seeTo(err error) error {
+	c.gate.clear(watched | recording) // SQLite is done: the context has nothing left to stop
+	bits := c.gate.take(condemned | stopped | attended)
+	c.unwatch(bits)
+	if bits&condemned != 0 {
+		c.wait.Stop(false)
+		err = c.carryCondemned(err)
 	}
 	return err
 }

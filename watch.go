@@ -32,13 +32,36 @@ type watch struct {
 
 // disarm takes the watch off the operation.
 func (c *conn) disarm() {
-	c.gate.clear(watched | beside)
-	bits := c.gate.take(stopped | attended)
+	c.gate.clear(watched)
+	c.unwatch(c.gate.take(stopped | attended))
+	c.gate.clear(beside) // not before take: who sends the interrupt looks at it
+}
+
+// unwatch sees to what the watchdog left on an operation.
+func (c *conn) unwatch(bits uint64) {
 	if bits&attended != 0 {
 		c.watch.dismiss()
 	}
 	if bits&stopped != 0 {
 		c.wait.Stop(false)
+		c.endRows()
+	}
+}
+
+// endRows closes the rows whose context is over behind an operation that was
+// stopped. If it left rows open, an interrupt would stick to them and stop
+// whatever comes next on the connection (there were none beside it then, see
+// interrupt). They answer with their context's error, as they do by go-sqlite3.
+// See https://www.sqlite.org/c3ref/interrupt.html.
+func (c *conn) endRows() {
+	for i := len(c.rows) - 1; i >= 0; i-- {
+		st := c.rows[i]
+		if st.ctx == nil {
+			continue
+		}
+		if over := st.ctx.Err(); over != nil {
+			c.kill(st, over)
+		}
 	}
 }
 
