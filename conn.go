@@ -174,7 +174,16 @@ func (c *conn) seeTo(err error) error {
 // Raw returns go-sqlite3's connection; see SQLiteConn. It is the way down that
 // wrappers share.
 func (c *conn) Raw() driver.Conn {
-	f := c.gate.enter() // waits for a reaper that is inside
+	c.handOut(c.enterRaw())
+	return c.inner
+}
+
+// enterRaw waits for a reaper that is inside. An order that condemns this
+// operation comes to nothing, like one that ends the transaction: it must not be
+// interrupted, for that would stick to open rows.
+func (c *conn) enterRaw() uint64 { return c.gate.enterEnding() }
+
+func (c *conn) handOut(f uint64) {
 	c.raw.Store(true)
 	c.rec.HandedOut()
 	if f&busy == 0 {
@@ -183,7 +192,6 @@ func (c *conn) Raw() driver.Conn {
 		c.begins.once = true
 		c.leave(nil)
 	}
-	return c.inner
 }
 
 // Ping does what go-sqlite3's does.

@@ -314,3 +314,30 @@ func TestOrderBesideEnterNow(t *testing.T) {
 	}
 	other.release()
 }
+
+// The connection is handed out raw while an order condemns that very operation:
+// the order is void, and nothing of it sticks to the rows that are open.
+func TestOrderBesideRaw(t *testing.T) {
+	t.Parallel()
+	c := drive(t, Config{})
+	inTx(t, c)
+	rows, err := c.Query("SELECT i FROM "+eleven, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := c.enterRaw()
+	k := control{weakOf(c)}
+	if out := k.Carry(lateOrder(c)); out != tracker.Condemned {
+		t.Errorf("Carry: %v: not the case that was meant", out)
+	}
+	k.Nudge()
+	c.handOut(f)
+	if c.order.Load() != nil {
+		t.Error("the order is still in its place")
+	}
+	stillCommits(t, c)
+	if err := drain(rows); err != nil {
+		t.Errorf("the rows: %v", err)
+	}
+	rows.Close()
+}
