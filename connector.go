@@ -19,6 +19,8 @@ import (
 )
 
 // Connector is one pool. sql.OpenDB takes it, and sql.DB.Close closes it.
+// NewConnector makes it: the methods of one that is nil or empty return an error
+// that says so, and those that return none panic with it.
 type Connector struct {
 	dsn     string
 	tracker *tracker.Tracker
@@ -78,11 +80,30 @@ func NewConnector(cfg Config) (*Connector, error) {
 	return c, nil
 }
 
+// made returns an error unless NewConnector made the connector.
+func (c *Connector) made() error {
+	switch {
+	case c == nil:
+		return errNilConnector
+	case c.driver == nil:
+		return errEmptyConnector
+	}
+	return nil
+}
+
 // Driver returns the guarded driver.
-func (c *Connector) Driver() driver.Driver { return c.driver }
+func (c *Connector) Driver() driver.Driver {
+	if err := c.made(); err != nil {
+		panic(err)
+	}
+	return c.driver
+}
 
 // Stats returns a snapshot of the pool; all zero in mode off.
 func (c *Connector) Stats() tracker.Stats {
+	if err := c.made(); err != nil {
+		panic(err)
+	}
 	if c.pool == nil {
 		return tracker.Stats{}
 	}
@@ -92,6 +113,9 @@ func (c *Connector) Stats() tracker.Stats {
 // SetPolicy changes the pool's limits at run time, from the next check on. The
 // zero Policy as a whole stands for the defaults. In mode off it only checks.
 func (c *Connector) SetPolicy(p tracker.Policy) error {
+	if err := c.made(); err != nil {
+		return err
+	}
 	if c.pool == nil {
 		if p == (tracker.Policy{}) {
 			return nil
@@ -109,6 +133,9 @@ func (c *Connector) SetPolicy(p tracker.Policy) error {
 
 // Connect opens a connection. In mode off it is go-sqlite3's own.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
+	if err := c.made(); err != nil {
+		return nil, err
+	}
 	if c.pool == nil {
 		return c.sqlite.Open(c.dsn)
 	}
@@ -168,6 +195,9 @@ func (c *Connector) connect(ctx context.Context, idle, wrapped bool) (driver.Con
 // Close ends the pool. database/sql calls it from sql.DB.Close, after it has
 // closed the idle connections. Connections that are still leased stay watched.
 func (c *Connector) Close() error {
+	if err := c.made(); err != nil {
+		return err
+	}
 	var open []tracker.Control
 	if c.pool != nil {
 		open = c.pool.Controls()

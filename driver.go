@@ -30,6 +30,9 @@ var (
 // OpenConnector returns a connector, hence a pool, for the DSN (see ParseDSN).
 // sql.Open calls it, so an error in a _leakguard key comes from there.
 func (d *Driver) OpenConnector(dsn string) (driver.Connector, error) {
+	if d == nil {
+		return nil, errNilDriver
+	}
 	cfg, err := ParseDSN(dsn)
 	if err != nil {
 		return nil, err

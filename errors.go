@@ -27,6 +27,12 @@ var (
 	errConnClosed = errors.New("leakguard: connection is closed")
 )
 
+var (
+	errNilConnector   = errors.New("leakguard: the Connector is nil: NewConnector makes one")
+	errEmptyConnector = errors.New("leakguard: the Connector is empty: NewConnector makes one")
+	errNilDriver      = errors.New("leakguard: the Driver is nil: want a &Driver{}")
+)
+
 // errBusy is the answer of a connection whose last call has not come back.
 var errBusy = errors.New("leakguard: connection is lost: a call into SQLite has not come back, " +
 	"because a Go function called by SQL panicked, or two goroutines use one driver connection")
@@ -64,7 +70,7 @@ func (e *ReapedError) Error() string {
 		b.WriteString(", left open in the pool")
 	case e.Leak.Limit > 0:
 		fmt.Fprintf(&b, " (%s %s)", e.Leak.Reason, dsnFormatDuration(e.Leak.Limit))
-	default:
+	case e.Leak.Reason != "":
 		fmt.Fprintf(&b, " (%s)", e.Leak.Reason)
 	}
 	if len(e.Leak.Stack) > 0 {
@@ -83,9 +89,13 @@ type TxAbortedError struct {
 	Cause error
 }
 
-// Error tells what to do, and why.
+// Error tells what to do, and why if there is a Cause.
 func (e *TxAbortedError) Error() string {
-	return "leakguard: transaction was aborted by SQLite, roll it back: " + e.Cause.Error()
+	text := "leakguard: transaction was aborted by SQLite, roll it back"
+	if e.Cause != nil {
+		text += ": " + e.Cause.Error()
+	}
+	return text
 }
 
 // Unwrap returns the error that the statement failed with.

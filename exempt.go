@@ -14,7 +14,8 @@ var exempted atomic.Bool
 // with this reason when they break a limit, and never undone: a nightly
 // import, an export that streams for hours. (What garbage collection proved to
 // be out of reach is closed all the same, as go-sqlite3's finalizers do.) It holds for what is opened with
-// the context, not for what was open before; an empty reason is "exempt".
+// the context, not for what was open before; an empty reason is "exempt". It
+// panics if ctx is nil, as [context.WithValue] does.
 func Exempt(ctx context.Context, reason string) context.Context {
 	if reason == "" {
 		reason = "exempt"

@@ -31,10 +31,19 @@ type nestKey struct{ db *sql.DB }
 // exactly what this level did is rolled back; the error is returned, the panic
 // goes on. An error of the rollback is joined to it; a savepoint that cannot
 // be rolled back forces the connection out of the pool. opts count for the
-// outermost level only. Goroutines that share a level's ctx take turns.
+// outermost level only. Goroutines that share a level's ctx take turns. A ctx, db
+// or fn that is nil is an error, and nothing is begun.
 //
 // See https://www.sqlite.org/lang_savepoint.html.
 func InTx(ctx context.Context, db *sql.DB, opts *sql.TxOptions, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	switch {
+	case ctx == nil:
+		return errors.New("leakguard: InTx: ctx is nil: want context.Background() if there is none")
+	case db == nil:
+		return errors.New("leakguard: InTx: db is nil")
+	case fn == nil:
+		return errors.New("leakguard: InTx: fn is nil")
+	}
 	if outer, ok := ctx.Value(nestKey{db}).(*nest); ok {
 		return outer.savepoint(ctx, db, fn)
 	}

@@ -2,6 +2,7 @@ package debughttp
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -22,13 +23,16 @@ func Title(s string) Option { return func(h *handler) { h.title = s } }
 
 // Handler serves the page, its JSON and the profile of t; nil stands for
 // tracker.Default(). Mount it at a path that ends in "/", with or without
-// http.StripPrefix. It answers GET and HEAD.
+// http.StripPrefix. It answers GET and HEAD. It panics if an option is nil.
 func Handler(t *tracker.Tracker, opts ...Option) http.Handler {
 	if t == nil {
 		t = tracker.Default()
 	}
 	h := &handler{tracker: t, title: "SQLite leak guard"}
-	for _, o := range opts {
+	for i, o := range opts {
+		if o == nil {
+			panic(fmt.Sprintf("debughttp: Handler: option %d of %d is nil", i+1, len(opts)))
+		}
 		o(h)
 	}
 	return h

@@ -172,6 +172,15 @@ func TestConcurrentRequests(t *testing.T) {
 	p.Close()
 }
 
+func TestNilOption(t *testing.T) {
+	defer func() {
+		if got := recover(); got != "debughttp: Handler: option 2 of 2 is nil" {
+			t.Errorf("panic %v", got)
+		}
+	}()
+	debughttp.Handler(nil, debughttp.ShowSQL(), nil)
+}
+
 func TestDefaultTracker(t *testing.T) {
 	p, err := tracker.Default().NewPool(tracker.PoolConfig{Name: "of-default", Mode: tracker.Basic, Logger: quiet})
 	if err != nil {

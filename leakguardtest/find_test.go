@@ -262,6 +262,7 @@ func TestDefaultTracker(t *testing.T) {
 func TestOptionsThatCannotBeUsed(t *testing.T) {
 	err := leakguardtest.Find(leakguardtest.Wait(-time.Second), leakguardtest.IgnorePool("[a"))
 	wants(t, text(err), "Wait(-1s)", `IgnorePool("[a")`)
+	wants(t, text(leakguardtest.Find(leakguardtest.IgnoreExempt(), nil)), "leakguardtest: option 2 of 2 is nil")
 	if !errors.Is(err, path.ErrBadPattern) {
 		t.Errorf("%v", err)
 	}

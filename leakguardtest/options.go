@@ -24,7 +24,11 @@ type options struct {
 func gather(opts []Option) (*options, error) {
 	o := &options{tracker: tracker.Default(), wait: time.Second}
 	var errs []error
-	for _, opt := range opts {
+	for i, opt := range opts {
+		if opt == nil {
+			errs = append(errs, fmt.Errorf("leakguardtest: option %d of %d is nil", i+1, len(opts)))
+			continue
+		}
 		errs = append(errs, opt(o))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -22,8 +22,11 @@ type TestingM interface {
 // VerifyNone fails the test if it leaks: the same as Find, with its error
 // reported to t. Call it when everything should be closed, best by a defer or
 // a t.Cleanup that comes before the pool is opened, so that it runs after the
-// pool is closed.
+// pool is closed. It panics if t is nil.
 func VerifyNone(t TestingT, opts ...Option) {
+	if t == nil {
+		panic("leakguardtest: VerifyNone: t is nil")
+	}
 	t.Helper()
 	if err := Find(opts...); err != nil {
 		t.Error(err)
@@ -32,8 +35,11 @@ func VerifyNone(t TestingT, opts ...Option) {
 
 // VerifyTestMain runs the tests and ends the process. If they pass and leave a
 // leak behind, that goes to the standard error and the exit code is 1. Tests
-// that fail are not checked: they often leave things open.
+// that fail are not checked: they often leave things open. It panics if m is nil.
 func VerifyTestMain(m TestingM, opts ...Option) {
+	if m == nil {
+		panic("leakguardtest: VerifyTestMain: m is nil")
+	}
 	exit(verifyMain(m, os.Stderr, opts...))
 }
 
@@ -57,7 +63,7 @@ const (
 )
 
 // Find returns an error that describes all leaks, nil if there are none. An
-// option that cannot be used is an error too.
+// option that cannot be used, nil included, is an error too.
 func Find(opts ...Option) error {
 	o, err := gather(opts)
 	if err != nil {

@@ -70,3 +70,19 @@ func TestVerifyTestMain(t *testing.T) {
 		t.Errorf("exit codes %v", *codes)
 	}
 }
+
+func TestVerifyNothing(t *testing.T) {
+	for want, f := range map[string]func(){
+		"leakguardtest: VerifyNone: t is nil":     func() { leakguardtest.VerifyNone(nil) },
+		"leakguardtest: VerifyTestMain: m is nil": func() { leakguardtest.VerifyTestMain(nil) },
+	} {
+		func() {
+			defer func() {
+				if got := recover(); got != want {
+					t.Errorf("panic %v, want %s", got, want)
+				}
+			}()
+			f()
+		}()
+	}
+}

@@ -3,6 +3,7 @@ package otel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	otelapi "go.opentelemetry.io/otel"
@@ -39,7 +40,8 @@ var errRunning = errors.New("otel: the tracker is instrumented already: its figu
 // Start instruments a tracker; nil is [tracker.Default]. What the import began
 // for tracker.Default ends when that is started explicitly, and does not come
 // back. A tracker that is started already is an error, because its figures
-// would be counted twice; so is an instrument that the provider refuses.
+// would be counted twice; so are an instrument that the provider refuses, and an
+// option that is nil.
 //
 // stop takes back everything that Start did: callback, subscription and hook.
 // It is idempotent and may be called at any time, but not from a metric
@@ -49,7 +51,10 @@ func Start(t *tracker.Tracker, opts ...Option) (stop func() error, err error) {
 		t = tracker.Default()
 	}
 	var cfg config
-	for _, o := range opts {
+	for i, o := range opts {
+		if o == nil {
+			return nil, fmt.Errorf("otel: Start: option %d of %d is nil", i+1, len(opts))
+		}
 		o(&cfg)
 	}
 	mu.Lock()
@@ -164,12 +169,14 @@ type config struct {
 // Option is for Start.
 type Option func(*config)
 
-// WithMeterProvider takes the metrics elsewhere than to the global provider.
+// WithMeterProvider takes the metrics elsewhere than to the global provider,
+// which nil stands for.
 func WithMeterProvider(p metric.MeterProvider) Option {
 	return func(c *config) { c.meters = p }
 }
 
-// WithLoggerProvider takes the events elsewhere than to the global provider.
+// WithLoggerProvider takes the events elsewhere than to the global provider,
+// which nil stands for.
 func WithLoggerProvider(p log.LoggerProvider) Option {
 	return func(c *config) { c.loggers = p }
 }

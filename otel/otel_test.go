@@ -191,6 +191,9 @@ func TestHistogramsAreBounded(t *testing.T) {
 func TestStartTwice(t *testing.T) {
 	b := newBackend(t)
 	tr := tracker.New(tracker.Options{})
+	if _, err := Start(tr, WithUseTime(), nil); err == nil || err.Error() != "otel: Start: option 2 of 2 is nil" {
+		t.Errorf("an option that is nil: %v", err)
+	}
 	stop := b.instrument(tr)
 	if _, err := Start(tr); err == nil || !strings.Contains(err.Error(), "already") {
 		t.Errorf("the second Start: %v", err)

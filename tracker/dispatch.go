@@ -41,8 +41,11 @@ type subscriber struct {
 // included; while it runs, later events wait, and beyond 1024 of them events
 // are dropped and counted. Of the leases that f takes itself nothing is told. A panic
 // in f is contained and counted. cancel ends it; a call of f that is under way may
-// still finish.
+// still finish. It panics if f is nil.
 func (t *Tracker) Subscribe(f func(Event)) (cancel func()) {
+	if f == nil {
+		panic("tracker: Subscribe: f is nil")
+	}
 	return t.subscribe(&subscriber{f: f, leases: true})
 }
 
@@ -71,8 +74,11 @@ func (t *Tracker) subscribe(s *subscriber) (cancel func()) {
 }
 
 // OnLeak calls f once for each leak, when it is found: as a suspect or by
-// proof. It runs as Subscribe's callbacks do.
+// proof. It runs as Subscribe's callbacks do, and panics if f is nil.
 func (t *Tracker) OnLeak(f func(Leak)) (cancel func()) {
+	if f == nil {
+		panic("tracker: OnLeak: f is nil")
+	}
 	return t.SubscribeLifecycle(func(e Event) {
 		if e.news {
 			f(*e.Leak)

@@ -1,6 +1,9 @@
 package tracker
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // EventType says what happened.
 type EventType uint8
@@ -52,11 +55,22 @@ var eventNames = [...]string{
 	"reaped", "recycled", "refreshed", "kept", "closed", "blocked", "pressure", "degraded",
 }
 
-// String returns the event type's name, for example "suspect".
-func (t EventType) String() string { return eventNames[t] }
+// String returns the event type's name, for example "suspect", and for what is
+// no type its number: "EventType(99)".
+func (t EventType) String() string {
+	if int(t) < len(eventNames) {
+		return eventNames[t]
+	}
+	return fmt.Sprintf("EventType(%d)", uint8(t))
+}
 
-// MarshalText spells the type as String does.
-func (t EventType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+// MarshalText spells the type as String does; what is no type is an error.
+func (t EventType) MarshalText() ([]byte, error) {
+	if int(t) >= len(eventNames) {
+		return nil, fmt.Errorf("unknown event type %d", uint8(t))
+	}
+	return []byte(eventNames[t]), nil
+}
 
 // Event is one step in the life of a resource.
 type Event struct {

@@ -1,5 +1,7 @@
 package tracker
 
+import "fmt"
+
 // File says which database file a connection has open. The zero File stands
 // for a database in memory, a temporary one, or an unknown one.
 type File struct {
@@ -38,8 +40,19 @@ const (
 
 var txStateNames = [...]string{"unknown", "none", "read", "write"}
 
-// String returns "unknown", "none", "read" or "write".
-func (s TxState) String() string { return txStateNames[s] }
+// String returns "unknown", "none", "read" or "write", and for what is no state
+// its number: "TxState(9)".
+func (s TxState) String() string {
+	if int(s) < len(txStateNames) {
+		return txStateNames[s]
+	}
+	return fmt.Sprintf("TxState(%d)", uint8(s))
+}
 
-// MarshalText spells the state as String does.
-func (s TxState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// MarshalText spells the state as String does; what is no state is an error.
+func (s TxState) MarshalText() ([]byte, error) {
+	if int(s) >= len(txStateNames) {
+		return nil, fmt.Errorf("unknown transaction state %d", uint8(s))
+	}
+	return []byte(txStateNames[s]), nil
+}

@@ -22,11 +22,22 @@ const (
 
 var kindNames = [...]string{"connection", "transaction", "statement", "rows", "pool"}
 
-// String returns "connection", "transaction", "statement", "rows" or "pool".
-func (k Kind) String() string { return kindNames[k] }
+// String returns "connection", "transaction", "statement", "rows" or "pool",
+// and for what is no kind its number: "Kind(9)".
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("Kind(%d)", uint8(k))
+}
 
-// MarshalText spells the kind as String does.
-func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+// MarshalText spells the kind as String does; what is no kind is an error.
+func (k Kind) MarshalText() ([]byte, error) {
+	if int(k) >= len(kindNames) {
+		return nil, fmt.Errorf("unknown kind %d", uint8(k))
+	}
+	return []byte(kindNames[k]), nil
+}
 
 // Reason says which limit was broken. The built-in ones are the names of the
 // limits in a DSN; a [Detector] brings its own.

@@ -21,8 +21,12 @@ type leaseTimed struct {
 // whenever 1024 have: outside every lock, maybe by both at once. If it is
 // slower than leases end, lease times are dropped and counted in
 // Figures.EventsDropped. A panic in f is contained and counted. cancel ends it
-// without telling the rest; a call under way may still finish.
+// without telling the rest; a call under way may still finish. It panics if f is
+// nil.
 func (t *Tracker) TimeLeases(f func(pool string, took time.Duration)) (flush, cancel func()) {
+	if f == nil {
+		panic("tracker: TimeLeases: f is nil")
+	}
 	return t.leaseTimes.gather(t, func(l leaseTime) { f(l.pool.name, l.took) })
 }
 

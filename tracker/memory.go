@@ -57,9 +57,9 @@ func (t *Tracker) SetMemorySource(read func() Memory) {
 	t.monitor.read, t.monitor.given = read, true
 }
 
-// OfferMemorySource is SetMemorySource unless somebody called that. trim, if not
-// nil, gives memory that was released back to the machine; it is called as read
-// is, after a pass that released some.
+// OfferMemorySource is SetMemorySource, nil included, unless somebody called
+// that. trim, if not nil, gives memory that was released back to the machine; it
+// is called as read is, after a pass that released some.
 func (t *Tracker) OfferMemorySource(read func() Memory, trim func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -15,8 +15,11 @@ type Operation struct {
 
 // TimeOperations has f told of operations on connections that are opened from
 // now on: an operation costs two readings of the clock and a short lock. f and
-// what it returns are as for TimeLeases.
+// what it returns are as for TimeLeases. It panics if f is nil.
 func (t *Tracker) TimeOperations(f func(Operation)) (flush, cancel func()) {
+	if f == nil {
+		panic("tracker: TimeOperations: f is nil")
+	}
 	return t.operations.gather(t, f)
 }
 

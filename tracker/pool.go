@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -84,8 +85,12 @@ type counters struct {
 	created, reused uint64
 }
 
-// NewPool registers a pool. It fails if the policy is invalid.
+// NewPool registers a pool. It fails if the policy is invalid, and for a Tracker
+// that New has not made.
 func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
+	if t == nil || t.pools == nil {
+		return nil, errors.New("tracker: the Tracker is nil or empty: New makes one")
+	}
 	if cfg.Policy == (Policy{}) {
 		cfg.Policy = DefaultPolicy()
 	}

@@ -87,8 +87,12 @@ func Default() *Tracker { return defaultTracker }
 
 // Go runs f on a goroutine of its own, for closings that can take long. Close
 // waits for it. In a synctest bubble that is not the tracker's own, f runs on
-// the caller's goroutine: another one would keep the bubble from ending.
+// the caller's goroutine: another one would keep the bubble from ending. It
+// panics if f is nil.
 func (t *Tracker) Go(f func()) {
+	if f == nil {
+		panic("tracker: Go: f is nil")
+	}
 	if !t.bubble && InBubble() {
 		f()
 		return
@@ -132,8 +136,11 @@ type Detector func(Record) Reason
 
 type detector struct{ f Detector }
 
-// AddDetector registers d; cancel removes it.
+// AddDetector registers d; cancel removes it. It panics if d is nil.
 func (t *Tracker) AddDetector(d Detector) (cancel func()) {
+	if d == nil {
+		panic("tracker: AddDetector: d is nil")
+	}
 	entry := &detector{d}
 	t.mu.Lock()
 	t.detectors = append(t.detectors[:len(t.detectors):len(t.detectors)], entry)

@@ -3,6 +3,7 @@ package tracker
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -19,8 +20,11 @@ import (
 //
 // The parts are read one after the other, so a leak that is undone meanwhile
 // may be missing or show up twice. SQL texts are shortened, and otherwise shown
-// as they are.
+// as they are. A w that is nil is an error.
 func (t *Tracker) WriteTo(w io.Writer) (int64, error) {
+	if w == nil {
+		return 0, errors.New("tracker: WriteTo: w is nil")
+	}
 	r := report{now: t.clock.at(t.now()), stats: t.Stats(), connections: t.lines(), blamed: t.Blamed()}
 	var lost []string
 	r.suspects, lost = t.openLeaks()
