@@ -14,7 +14,7 @@ import (
 var driverName = "sqlite-leakguard"
 
 func init() {
-	if driverName != "" {
+	if driverName != "" && !nameTaken(driverName) {
 		sql.Register(driverName, &Driver{})
 	}
 }

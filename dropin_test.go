@@ -80,6 +80,16 @@ func TestDropIn(t *testing.T) {
 			t.Errorf("stderr: %s", stderr)
 		}
 	})
+
+	// go-sqlite3 has another name for itself there than the linker was given.
+	t.Run("without cgo", func(t *testing.T) {
+		t.Setenv("CGO_ENABLED", "0")
+		program := dropinBuild(t, dropinTheirName+"=sqlite3-raw", dropinOurName+"=sqlite3")
+		out, err := exec.CommandContext(t.Context(), program, dsn("100")).CombinedOutput()
+		if text := string(out); err == nil || !strings.Contains(text, "go-sqlite3 requires cgo to work") || strings.Contains(text, "panic") {
+			t.Errorf("%v, want go-sqlite3's own error:\n%s", err, out)
+		}
+	})
 }
 
 // dropinLine returns the line of the program that has the text.
@@ -107,7 +117,8 @@ func dropinBuild(t *testing.T, names ...string) string {
 	args := []string{"build", "-buildvcs=false", "-o", program, "-ldflags", "-X " + strings.Join(names, " -X ")}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
-			if s.Key == "-race" && s.Value == "true" || s.Key == "-tags" && s.Value != "" {
+			race := s.Key == "-race" && s.Value == "true" && os.Getenv("CGO_ENABLED") != "0" // it needs cgo
+			if race || s.Key == "-tags" && s.Value != "" {
 				args = append(args, s.Key+"="+s.Value)
 			}
 		}

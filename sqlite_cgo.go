@@ -11,6 +11,10 @@ import (
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
+// nameTaken reports whether go-sqlite3 has taken a name that it was not given.
+// With cgo it takes none.
+func nameTaken(string) bool { return false }
+
 // codeError returns go-sqlite3's error for an extended result code.
 func codeError(code int) error {
 	return sqlite3.Error{Code: sqlite3.ErrNo(code & 0xff), ExtendedCode: sqlite3.ErrNoExtended(code)}

@@ -3,13 +3,21 @@
 package leakguard
 
 import (
+	"database/sql"
 	"database/sql/driver"
 	"fmt"
+	"slices"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
-// Without cgo go-sqlite3 opens no connection, so nothing here is ever asked.
+// Without cgo go-sqlite3 opens no connection, so nothing here but nameTaken is ever
+// asked.
+
+// nameTaken reports whether go-sqlite3 has taken the name. Without cgo it registers
+// as "sqlite3" whatever name the linker was given, and opening is its own error
+// then, which says what is missing.
+func nameTaken(name string) bool { return slices.Contains(sql.Drivers(), name) }
 
 func gaveUp(error) bool { return false }
 
