@@ -46,9 +46,9 @@ func NewConnector(cfg Config) (*Connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Connector{dsn: cfg.DSN, tracker: cfg.Tracker, driver: &Driver{}, sqlite: cfg.SQLite, traits: traitsOf(cfg.DSN)}
-	if c.sqlite == nil {
-		c.sqlite = plain
+	c := &Connector{dsn: cfg.DSN, tracker: cfg.Tracker, driver: unnamed, sqlite: plain, traits: traitsOf(cfg.DSN)}
+	if cfg.SQLite != nil {
+		c.driver, c.sqlite = &Driver{SQLite: cfg.SQLite}, cfg.SQLite
 	}
 	if cfg.Mode == tracker.Off {
 		return c, nil
@@ -91,7 +91,8 @@ func (c *Connector) made() error {
 	return nil
 }
 
-// Driver returns the guarded driver.
+// Driver returns the guarded driver that made the connector, or one with the
+// same SQLite: what is opened by it has the same hooks.
 func (c *Connector) Driver() driver.Driver {
 	if err := c.made(); err != nil {
 		panic(err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+
+	"github.com/mattn/go-sqlite3"
 )
 
 // driverName is the name that the driver registers under, none if it is
@@ -15,12 +17,26 @@ var driverName = "sqlite-leakguard"
 
 func init() {
 	if driverName != "" && !nameTaken(driverName) {
-		sql.Register(driverName, &Driver{})
+		sql.Register(driverName, unnamed)
 	}
 }
 
-// Driver is the guarded driver. The zero value is ready for use.
-type Driver struct{}
+// unnamed is the driver of those who bring none.
+var unnamed = &Driver{}
+
+// Driver is the guarded driver. The zero value is ready for use, and is what
+// "sqlite-leakguard" stands for. A program with hooks or extensions of its own
+// registers one of its own:
+//
+//	sql.Register("sqlite3_with_functions", &leakguard.Driver{SQLite: &sqlite3.SQLiteDriver{ConnectHook: …}})
+//
+// Its methods may be called by several goroutines at once.
+type Driver struct {
+	// SQLite is the driver that opens the connections, as Config.SQLite is. Nil:
+	// a plain one. Once the Driver is registered or in use, neither the field
+	// nor what it leads to may be changed.
+	SQLite *sqlite3.SQLiteDriver
+}
 
 var (
 	_ driver.Driver        = (*Driver)(nil)
@@ -37,6 +53,7 @@ func (d *Driver) OpenConnector(dsn string) (driver.Connector, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.SQLite = d.SQLite
 	c, err := NewConnector(cfg)
 	if err != nil {
 		return nil, err
