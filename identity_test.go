@@ -80,14 +80,7 @@ func overRaw() *identityEngine {
 // overGuard runs programs over the guard.
 func (p *identityProgram) overGuard(sum *identityCounts) *identityEngine {
 	tr := tracker.New(tracker.Options{})
-	var readings atomic.Int64
-	tr.SetMemorySource(func() tracker.Memory { // short of memory at two of four readings
-		m := tracker.Memory{Total: 100, Used: 10, UsedPercent: 10}
-		if readings.Add(1)%4 < 2 {
-			m.Used, m.UsedPercent = 95, 95
-		}
-		return m
-	})
+	shortOfMemory(tr)
 	policy := limits(func(l *tracker.Policy) {
 		// A correct program never rests beyond these.
 		l.LeakAfter, l.TxTimeout = time.Hour, time.Hour
