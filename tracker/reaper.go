@@ -201,6 +201,10 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 
 	rec := c.recordLocked(now, p, busy)
 	c.countStatements(f, p, &rec)
+	if l := c.tx.watch.leak; l != nil && (l.Reason == ReasonTxTimeout || l.Reason == ReasonTxLimit) &&
+		!txTimedOut(p, &rec) && !txOverLimit(p, &rec) { // the limit was raised: work does not end such a suspicion
+		c.recover(f, &c.tx)
+	}
 	switch {
 	case txOverLimit(p, &rec):
 		c.timeOut(f, p, &rec, now, word, ReasonTxLimit)

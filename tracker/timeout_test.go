@@ -699,6 +699,55 @@ func TestTxLimitsAtRunTime(t *testing.T) {
 			l.expect("15m0s reaped transaction tx_limit #1")
 		})
 	})
+	for name, policy := range map[string]Policy{"off": limits(nil), "raised": txTimeout(time.Hour)} {
+		t.Run("tx_timeout "+name, func(t *testing.T) {
+			inBubble(t, func(l *lab) {
+				p := l.pool(Enforce, txTimeout(10*mins))
+				f := l.open(p, true)
+				l.sleep(10 * sec)
+				f.begin("BEGIN", "")
+				f.work(15 * mins)
+				l.expect("11m0s suspect transaction tx_timeout #1")
+				if err := p.SetPolicy(policy); err != nil {
+					t.Fatal(err)
+				}
+				l.expect("15m0s recovered transaction tx_timeout #1")
+				if n := p.Stats().LeakDetection.PotentiallyLeakedCount; n != 0 {
+					t.Errorf("%d potentially leaked", n)
+				}
+				f.work(62 * mins)
+				if name == "off" {
+					l.expect()
+				} else {
+					l.expect("1h1m0s suspect transaction tx_timeout #2")
+				}
+				f.commit()
+				f.expectOrders()
+				checkBalance(t, p.Stats(), 0)
+			})
+		})
+	}
+	t.Run("tx_limit off while its order finds the gate taken", func(t *testing.T) {
+		inBubble(t, func(l *lab) {
+			p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout, p.TxLimit = time.Hour, 10*mins }))
+			f := l.open(p, true)
+			l.sleep(10 * sec)
+			f.begin("BEGIN", "")
+			f.shutGate(true)
+			f.work(11*mins + 30*sec)
+			l.expect("11m0s suspect transaction tx_limit #1")
+			if err := p.SetPolicy(txTimeout(10 * mins)); err != nil {
+				t.Fatal(err)
+			}
+			f.shutGate(false)
+			f.work(12 * mins)
+			l.expect() // the same leak, for the limit that is left
+			if err := p.SetPolicy(limits(nil)); err != nil {
+				t.Fatal(err)
+			}
+			l.expect("12m0s recovered transaction tx_timeout #1")
+		})
+	})
 	t.Run("tx_timeout lowered for a suspect", func(t *testing.T) {
 		inBubble(t, func(l *lab) {
 			p := l.pool(Enforce, txTimeout(10*mins))
