@@ -784,6 +784,41 @@ func TestTxLimitsAtRunTime(t *testing.T) {
 	})
 }
 
+// A transaction beyond tx_timeout is looked at often enough to see it rest, and not
+// oftener than each ten milliseconds, however it works.
+func TestTxTimeoutLooks(t *testing.T) {
+	for _, c := range []struct {
+		limit, gap time.Duration // between two operations
+		most       int           // looks in a minute
+	}{
+		{10 * mins, 50 * sec, 5},
+		{10 * sec, 700 * time.Millisecond, 60 * 4 * 5 / 4},
+		{100 * time.Millisecond, 7 * time.Millisecond, 6000},
+		{40 * time.Millisecond, 3 * time.Millisecond, 6000},
+	} {
+		inBubble(t, func(l *lab) {
+			looks := 0
+			step := l.reaper.step
+			l.reaper.step = func() time.Duration { looks++; return step() }
+			f := l.open(l.pool(Enforce, txTimeout(c.limit)), true)
+			f.begin("BEGIN", "")
+			work := func(d time.Duration) {
+				for until := l.since() + d; l.since() < until; f.touch() {
+					l.sleep(c.gap)
+				}
+			}
+			work(2 * c.limit)
+			looks = 0
+			work(mins)
+			if looks > c.most+1 || looks < c.most/3 {
+				t.Errorf("tx_timeout %v, operations each %v: %d looks in a minute, want %d at the most", c.limit, c.gap, looks, c.most)
+			}
+			f.expectOrders()
+			f.commit()
+		})
+	}
+}
+
 // Whatever the limit and the work: what rests for less than a tenth of it is not
 // touched, and what rests for longer is rolled back in time.
 func TestTxTimeoutNeverEarlyNeverLate(t *testing.T) {

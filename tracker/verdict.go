@@ -84,8 +84,11 @@ func nextDue(p *Policy, r *Record) time.Duration {
 		sooner(p.TxLimit, r.TxAge)
 		sooner(p.TxTimeout, r.TxAge)
 		if txTimedOut(p, r) { // watched closely: it is to be seen to rest
-			next = min(next, max(p.rest()/4, minRest))
-			sooner(p.rest(), r.Idle)
+			look := p.rest() / 4
+			if left := p.rest() - r.Idle; left > 0 {
+				look = min(look, left)
+			}
+			next = min(next, max(look, minRest))
 		}
 		if !r.Leased {
 			sooner(inPoolAfter, r.Idle)

@@ -235,6 +235,8 @@ func TestNextDue(t *testing.T) {
 		{"soon at rest for long enough", p, Record{Leased: true, TransactionLevel: 1, Idle: m - s, TxAge: 20 * m, lifetime: 30 * m}, s},
 		{"tx_limit soon", Policy{TxTimeout: 10 * m, TxLimit: 20 * m, CheckInterval: time.Hour}, Record{Leased: true, TransactionLevel: 1, TxAge: 20*m - s}, s},
 		{"a short tx_timeout", Policy{TxTimeout: 200 * ms, CheckInterval: time.Hour}, Record{Leased: true, TransactionLevel: 1, TxAge: m}, 10 * ms},
+		{"a very short one", Policy{TxTimeout: 20 * ms, CheckInterval: time.Hour}, Record{Leased: true, TransactionLevel: 1, TxAge: m}, 10 * ms},
+		{"soon at rest, but not looked at oftener", Policy{TxTimeout: 200 * ms, CheckInterval: time.Hour}, Record{Leased: true, TransactionLevel: 1, Idle: 19 * ms, TxAge: m}, 10 * ms},
 		{"check_interval first", Policy{LeakAfter: 4 * m, CheckInterval: m}, Record{Leased: true}, m},
 		{"check_interval before rest", Policy{TxTimeout: 10 * m, CheckInterval: s}, Record{Leased: true, TransactionLevel: 1, TxAge: 20 * m}, s},
 		{"all off", Policy{CheckInterval: m}, Record{Leased: true, TransactionLevel: 1}, m},
