@@ -228,10 +228,14 @@ func (t *Tracker) giveUp(conns []*Conn, reason Reason) (closed int, bytes int64)
 			continue
 		}
 		o := &Order{Scope: ScopeGiveUp, Reason: reason, Word: word &^ FlagBits, conn: c}
-		if c.control.Carry(o) == Done {
+		out := c.control.Carry(o)
+		if out == Done {
 			closed++
 			bytes += held
 		}
+		t.mu.Lock()
+		c.memory.gaveUp, c.memory.gaveUpAt = out != Void, o.Word // a void one comes again
+		t.mu.Unlock()
 	}
 	return closed, bytes
 }

@@ -405,6 +405,56 @@ func TestPressureLasts(t *testing.T) {
 	})
 }
 
+// What was refreshed when it began is not given up again at the next pass, unless it
+// has moved.
+func TestPressureGivesUpOnce(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.machine(90)
+		p := l.pool(Enforce, pressed(nil))
+		f := l.holding(p, false, 9<<20, 2<<20)
+		f.keep(true)
+		l.sleep(30 * time.Second)
+		f.wantScopes("release pressure done", "give up pressure refreshed")
+		l.sleep(30 * time.Second)
+		f.wantScopes("release pressure done")
+		f.touch()
+		l.sleep(30 * time.Second)
+		f.wantScopes("release pressure done", "give up pressure refreshed")
+	})
+}
+
+// An order that met a gate that was taken comes again at the next pass: what a
+// connection holds must not depend on one moment.
+func TestGivingUpForMemoryComesAgain(t *testing.T) {
+	for reason, policy := range map[Reason]Policy{
+		ReasonConnMemory: limits(func(p *Policy) { p.ConnMemory = 1 << 20 }),
+		ReasonPressure:   pressed(nil),
+	} {
+		inBubble(t, func(l *lab) {
+			l.machine(90)
+			p := l.pool(Enforce, policy)
+			f := l.holding(p, false, 9<<20, 2<<20)
+			drive, taken := f.answer, true
+			f.carry(func(o *Order) Outcome {
+				if o.Scope == ScopeGiveUp && taken {
+					return Void
+				}
+				return drive(o)
+			})
+			released, gaveUp := "release "+string(reason)+" done", "give up "+string(reason)
+			l.sleep(30 * time.Second)
+			f.wantScopes(released, gaveUp+" void")
+			l.sleep(30 * time.Second)
+			f.wantScopes(released, gaveUp+" void")
+			taken = false
+			l.sleep(30 * time.Second)
+			f.wantScopes(released, gaveUp+" done")
+			l.sleep(30 * time.Second)
+			f.wantScopes()
+		})
+	}
+}
+
 // Under permanent pressure a light workload meets nothing at all: no order, no
 // refusal, no lock more than otherwise.
 func TestPressureCostsLightWorkNothing(t *testing.T) {
