@@ -12,7 +12,10 @@ import (
 type monitor struct {
 	pacer
 
-	began bool // pressure, at the last pass; of one pass at a time
+	// Of one pass at a time: pressure began at the last one, and telling is closed
+	// when its last crossing was told, nil if there was none.
+	began   bool
+	telling chan struct{}
 
 	// Guarded by Tracker.mu.
 	read   func() Memory

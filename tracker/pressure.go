@@ -163,7 +163,7 @@ func (t *Tracker) pressure(now Memory) (released int64, began bool) {
 	t.mu.Unlock()
 
 	if ends != nil {
-		t.emit(*ends)
+		t.monitor.tell(ends, func() {})
 	}
 	released = t.release(full, ReasonPressure)
 	if still := t.stillAbove(full, func(c *Conn) bool { return c.memory.bytes > heavyBytes }); len(still) > 0 {
@@ -172,12 +172,27 @@ func (t *Tracker) pressure(now Memory) (released int64, began bool) {
 	if begins != nil {
 		begins.Pressure.Released = t.release(fresh, ReasonPressure)
 		released += begins.Pressure.Released
-		t.Go(func() { // a file system may take its time
+		t.monitor.tell(begins, func() {
 			begins.Pressure.Closed, begins.Pressure.ClosedBytes = t.giveUp(fresh, ReasonPressure)
-			t.emit(*begins)
 		})
 	}
 	return released, began
+}
+
+// tell tells a crossing when what belongs to it is done. That may take as long as a
+// file system does, so no pass waits for it; the crossings stay in order, or who
+// follows them would take a pressure that is over for one that lasts.
+func (m *monitor) tell(e *Event, first func()) {
+	before, told := m.telling, make(chan struct{})
+	m.telling = told
+	m.t.Go(func() {
+		defer close(told)
+		first()
+		if before != nil {
+			<-before
+		}
+		m.t.emit(*e)
+	})
 }
 
 // stillAbove returns those of the connections that hold too much after a release

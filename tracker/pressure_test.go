@@ -355,6 +355,34 @@ func TestPressureToldBehindGivingUp(t *testing.T) {
 	})
 }
 
+// Crossings are told in their order, however long the giving up takes.
+func TestPressureToldInOrder(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		m := l.machine(90)
+		f := l.holding(l.pool(Enforce, pressed(nil)), false, 3<<20, 1<<20)
+		drive := f.answer
+		f.carry(func(o *Order) Outcome {
+			if o.Scope == ScopeGiveUp {
+				time.Sleep(2 * time.Minute)
+			}
+			return drive(o)
+		})
+		l.sleep(45 * time.Second)
+		m.at(10)
+		l.sleep(30 * time.Second) // it is over, and the first is not told yet
+		m.at(95)
+		l.sleep(30 * time.Second)
+		l.expectCrossings()
+		if !l.underPressure() || m.reads.Load() != 3 {
+			t.Errorf("%d passes in 105 seconds, under pressure: %v", m.reads.Load(), l.underPressure())
+		}
+		l.sleep(time.Hour)
+		if got := l.crossings(); len(got) != 3 || !strings.Contains(got[0], " on 90 ") || !strings.Contains(got[1], " off 10 ") || !strings.Contains(got[2], " on 95 ") {
+			t.Errorf("crossed\n\t%s", strings.Join(got, "\n\t"))
+		}
+	})
+}
+
 // While it lasts, what holds more than a megabyte is released again at each pass,
 // and given up if that does not help: in the pool only, and not again while it does
 // not move.
