@@ -148,6 +148,17 @@ func (c *Conn) Register(control Control) {
 // lease ends, and a connection that rests may sit in the pool.
 func (c *Conn) Wrapped() { c.wrapped = true }
 
+// maybePooled reports whether what seems to be a lease may be a connection that sits
+// in the pool, because nobody says so, and notes that: nothing can be said against
+// it. Tracker.mu and Conn.mu are held.
+func (c *Conn) maybePooled() bool {
+	if !c.wrapped || c.pool.checkIns.Load() || c.tx.id != 0 || c.rows.n > 0 {
+		return false
+	}
+	c.pool.lacksLocked("check-ins, which a wrapper around the driver hides: leases that hold nothing are not judged")
+	return true
+}
+
 // ID names the connection, unique in the tracker.
 func (c *Conn) ID() string { return c.id }
 

@@ -57,6 +57,34 @@ func TestHiddenCheckIns(t *testing.T) {
 	})
 }
 
+// Nor is it one for its memory, which a connection in the pool may keep.
+func TestHiddenCheckInsAndMemory(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakMemory = 1 << 20 }))
+		light, f := l.wrapped(p), l.wrapped(p)
+		light.touch()
+		l.sleep(30 * sec)
+		if missing := p.Stats().Missing; len(missing) != 0 {
+			t.Errorf("missing %q before anything was to be judged", missing)
+		}
+		f.hold(2 << 20)
+		l.sleep(mins)
+		l.expect()
+		if missing := p.Stats().Missing; !slices.Equal(missing, []string{hidesCheckIns}) {
+			t.Errorf("missing %q", missing)
+		}
+		r := f.query("SELECT 1", "")
+		l.sleep(mins)
+		l.expect("2m0s suspect connection leak_memory #1")
+		f.finish(r)
+		l.sleep(mins)
+		l.expect("3m0s recovered connection leak_memory #1")
+		p.SawCheckIn()
+		l.sleep(mins)
+		l.expect("4m0s suspect connection leak_memory #2")
+	})
+}
+
 // What a lease holds is not hidden.
 func TestHiddenCheckInsHideNoLeak(t *testing.T) {
 	inBubble(t, func(l *lab) {

@@ -216,7 +216,7 @@ func (c *Conn) judgeMemory(f *findings, limit int64, now time.Duration) {
 	if !c.leased {
 		return
 	}
-	above := limit > 0 && c.memory.bytes > limit
+	above := limit > 0 && c.memory.bytes > limit && !c.maybePooled()
 	suspect := c.lease.suspect()
 	switch {
 	case above && !suspect && !c.lease.watch.taken:

@@ -365,8 +365,7 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 		c.finish(f, word)
 		return
 	}
-	if len(all) == 0 && c.wrapped && !c.pool.checkIns.Load() {
-		c.pool.lacksLocked("check-ins, which a wrapper around the driver hides: leases that hold nothing are not judged")
+	if c.maybePooled() {
 		return
 	}
 	if len(all) == 0 {
