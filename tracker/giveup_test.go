@@ -378,6 +378,27 @@ func TestMaxAccess(t *testing.T) {
 	})
 }
 
+// What the guard has closed is not given up again: not the one whose pool has not
+// noticed, nor the one whose holder has not let go, however it moves.
+func TestGiveUpNothingThatIsClosed(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.MaxIdle, p.MaxLifetime = 5*mins, 5*mins, 30*mins }))
+		reaped, idle := l.open(p, true), l.open(p, true)
+		reaped.query("SELECT 1", "")
+		idle.in()
+		l.until(10 * mins)
+		reaped.wantScopes("lease leak_after done")
+		idle.wantScopes("give up max_idle done")
+		for l.since() < 2*time.Hour {
+			l.sleep(30 * sec)
+			reaped.touch() // fails
+			idle.touch()
+		}
+		reaped.expectOrders()
+		idle.expectOrders()
+	})
+}
+
 // Nothing is given up by a pool that only observes, or that has no reaper.
 func TestGiveUpOnlyIfEnforced(t *testing.T) {
 	for _, mode := range []Mode{Observe, Basic} {

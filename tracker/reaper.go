@@ -423,7 +423,7 @@ func (r *Resource) forgottenToo(reason Reason, limit, idle time.Duration) {
 // giveUp gives the connection up for a limit: it is closed if no program can miss
 // it, else refreshed where it is.
 func (c *Conn) giveUp(f *findings, word uint64, reason Reason) {
-	if c.seen.rested || c.memory.gone || c.pool.mode != Enforce {
+	if c.seen.rested || c.pool.mode != Enforce || c.memory.gone { // its handle is closed
 		return
 	}
 	c.seen.rested = true
