@@ -210,6 +210,9 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		c.timeOut(f, p, &rec, now, word, ReasonTxLimit)
 	case txTimedOut(p, &rec) && (txRests(p, &rec) || !leaseForgotten(p, &rec) && !txInPoolForgotten(p, &rec)):
 		c.timeOut(f, p, &rec, now, word, ReasonTxTimeout)
+		if !txRests(p, &rec) {
+			c.judge(f, &rec, word)
+		}
 	case txInPool(&rec):
 		c.pooled(f, p, &rec, now, word)
 	case leaseForgotten(p, &rec):
@@ -223,10 +226,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		case tooManyAccesses(p, &rec):
 			c.giveUp(f, word, ReasonMaxAccess)
 		}
-		if rec.Leased && len(t.detectors) > 0 {
-			rec.Stack = c.lease.stack.PCs()
-			f.judge = append(f.judge, judged{c, rec, word})
-		}
+		c.judge(f, &rec, word)
 	}
 	if len(t.detectors) == 0 {
 		c.unnamed(f)
@@ -235,6 +235,14 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	c.next = now + nextDue(p, &rec)
 	if c.suspectLocked() || len(t.detectors) > 0 {
 		c.next = now + min(p.period(), c.next-now)
+	}
+}
+
+// judge has the detectors asked about a lease.
+func (c *Conn) judge(f *findings, rec *Record, word uint64) {
+	if rec.Leased && len(c.pool.tracker.detectors) > 0 {
+		rec.Stack = c.lease.stack.PCs()
+		f.judge = append(f.judge, judged{c, *rec, word})
 	}
 }
 

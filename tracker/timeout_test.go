@@ -451,6 +451,31 @@ func TestTxTimeoutReportOnly(t *testing.T) {
 	}
 }
 
+// Detectors are asked about a transaction that works on, whatever its age.
+func TestTxTimeoutBesideDetectors(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		var asked []Record
+		var name Reason
+		l.AddDetector(func(r Record) Reason { asked = append(asked, r); return name })
+		f := l.open(l.pool(Enforce, txTimeout(10*mins)), true)
+		l.sleep(10 * sec)
+		f.begin("BEGIN", "")
+		f.work(13 * mins)
+		asked = nil
+		f.work(15 * mins)
+		if len(asked) != 8 || asked[7].TransactionLevel != 1 || asked[7].TxAge < 10*mins || !asked[7].Suspect || len(asked[7].Stack) == 0 {
+			t.Errorf("asked %d times in two minutes: %+v", len(asked), asked)
+		}
+		l.expect("11m0s suspect transaction tx_timeout #1")
+		name = "mine"
+		f.work(16 * mins) // named, and moving
+		f.expectOrders()
+		l.sleep(45 * sec) // seen at 16m15s, named there and once more
+		f.expectOrders("16m30s lease mine #1 done")
+		l.expect("16m30s reaped transaction tx_timeout #1")
+	})
+}
+
 // What is told again is as it is by then.
 func TestTxTimeoutToldAgainAsItIs(t *testing.T) {
 	inBubble(t, func(l *lab) {
