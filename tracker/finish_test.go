@@ -280,6 +280,27 @@ func TestReapedLeaseThatIsRaw(t *testing.T) {
 	})
 }
 
+// The report says of a lease that it was undone also while its holder goes on.
+func TestReportOfReapedLease(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		f := l.open(l.pool(Enforce, limits(reapedTx)), true)
+		f.begin("BEGIN", "")
+		l.until(20 * mins)
+		for range 2 {
+			var b strings.Builder
+			if _, err := l.WriteTo(&b); err != nil || !strings.Contains(b.String(), "leased*") {
+				t.Errorf("%s, %v", &b, err)
+			}
+			f.touch() // fails
+			l.sleep(2 * mins)
+		}
+		f.in()
+		if lines := l.lines(); lines[0].covered {
+			t.Errorf("%+v", lines[0])
+		}
+	})
+}
+
 // A detector that names such a lease reports it like any other that holds nothing:
 // its handle is closed for leak_after alone.
 func TestReapedLeaseThatADetectorNames(t *testing.T) {

@@ -153,8 +153,12 @@ func (l Leak) verdict() string {
 	switch l.Reason {
 	case ReasonLeakAfter:
 		return fmt.Sprintf("without activity for %v (leak_after %v, open for %v)", round(l.Idle), l.Limit, round(l.Age))
-	case ReasonTxTimeout:
-		return fmt.Sprintf("open for %v (tx_timeout %v)", round(l.Age), l.Limit)
+	case ReasonTxTimeout, ReasonTxLimit:
+		progress := ""
+		if l.Operations > 0 {
+			progress = ", " + many(l.Operations, "operation") + " since it was first reported"
+		}
+		return fmt.Sprintf("open for %v (%s %v%s)", round(l.Age), l.Reason, l.Limit, progress)
 	case ReasonMaxStatements:
 		return fmt.Sprintf("prepared %d times and not closed (max_statements)", l.Count)
 	case ReasonMaxPools:

@@ -27,6 +27,12 @@ func TestLeakString(t *testing.T) {
 			"rows without activity for 6m30s (leak_after 5m0s, open for 10m0s) on app#3: opened at unknown: SELECT * FROM t"},
 		{base(KindTransaction, ReasonTxTimeout, func(l *Leak) { l.Limit = 10 * time.Minute; l.Query = "BEGIN" }),
 			"transaction open for 10m0s (tx_timeout 10m0s) on app#3: opened at unknown: BEGIN"},
+		{base(KindTransaction, ReasonTxTimeout, func(l *Leak) { l.Operations = 1 }),
+			"transaction open for 10m0s (tx_timeout 5m0s, 1 operation since it was first reported) on app#3: opened at unknown"},
+		{base(KindTransaction, ReasonTxTimeout, func(l *Leak) { l.Operations = 12345 }),
+			"transaction open for 10m0s (tx_timeout 5m0s, 12345 operations since it was first reported) on app#3: opened at unknown"},
+		{base(KindTransaction, ReasonTxLimit, nil),
+			"transaction open for 10m0s (tx_limit 5m0s) on app#3: opened at unknown"},
 		{base(KindStatement, ReasonMaxStatements, func(l *Leak) {
 			l.Count = 100
 			l.Kept = "a statement may be in use: close it in the program"
@@ -144,11 +150,11 @@ func TestLeakJSON(t *testing.T) {
 	full := Leak{
 		ID: 7, Kind: KindTransaction, Reason: ReasonTxTimeout, Pool: "app", ConnectionID: "app#3", Resource: 2,
 		OpenedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Age: time.Minute, Idle: time.Second, Limit: time.Hour,
-		Count: 3, Level: 2, Query: "BEGIN", Exempt: "import", Kept: "raw", Stack: Stack{1},
+		Count: 3, Operations: 9, Level: 2, Query: "BEGIN", Exempt: "import", Kept: "raw", Stack: Stack{1},
 	}
 	const all = `{"id":7,"kind":"transaction","reason":"tx_timeout","pool":"app","connection_id":"app#3","resource":2,` +
 		`"opened_at":"2026-01-02T03:04:05Z","age":60000000000,"idle":1000000000,"limit":3600000000000,` +
-		`"count":3,"level":2,"query":"BEGIN","exempt":"import","kept":"raw"}`
+		`"count":3,"operations":9,"level":2,"query":"BEGIN","exempt":"import","kept":"raw"}`
 	const zero = `{"id":0,"kind":"connection","reason":"","pool":"","connection_id":"","resource":0,` +
 		`"opened_at":"0001-01-01T00:00:00Z","age":0,"idle":0,"limit":0}`
 	const event = `{"type":"reaped","time":"2026-01-02T03:04:05Z","pool":"app","connection_id":"app#3","reason":"tx_timeout","leak":` + all + `}`

@@ -72,7 +72,7 @@ func (t *Tracker) lines() []connLine {
 		l := connLine{Record: c.report(now)}
 		c.lock()
 		w := &c.lease.watch
-		l.covered = c.leased && w.id == c.lease.id && w.taken && w.leak == nil
+		l.covered = c.leased && (c.reaped || w.id == c.lease.id && w.taken && w.leak == nil)
 		c.unlock()
 		out = append(out, l)
 	}
@@ -273,7 +273,7 @@ func (r *report) detail(label, text string) {
 func (r *report) ages(l *Leak) string {
 	age := r.now.Sub(l.OpenedAt)
 	switch l.Reason {
-	case ReasonMaxStatements, ReasonMaxPools, ReasonTxTimeout, ReasonWALLimit, ReasonLeakMemory, ReasonPanic: // it may be in use
+	case ReasonMaxStatements, ReasonMaxPools, ReasonTxTimeout, ReasonTxLimit, ReasonWALLimit, ReasonLeakMemory, ReasonPanic: // it may be in use
 		return ageText(age)
 	}
 	return fmt.Sprintf("%s, idle for %s", ageText(age), ageText(l.Idle+age-l.Age))

@@ -230,6 +230,35 @@ func TestReportGroupsSuspectsBySite(t *testing.T) {
 	})
 }
 
+// A transaction beyond its limits may be at work: how long it idles is not said.
+func TestReportOfOldTransactions(t *testing.T) {
+	for name, limit := range map[string]func(p *tracker.Policy) *time.Duration{
+		"tx_timeout": func(p *tracker.Policy) *time.Duration { return &p.TxTimeout },
+		"tx_limit":   func(p *tracker.Policy) *time.Duration { return &p.TxLimit },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tr := tracker.New(tracker.Options{})
+			policy := tracker.Policy{CheckInterval: 10 * time.Second, MemoryInterval: time.Minute}
+			*limit(&policy) = time.Minute
+			pool := newReportPool(t, tr, "shop", tracker.Observe, policy)
+			c := pool.open("")
+			c.BeginTx("BEGIN", "")
+			c.moved()
+			time.Sleep(2*time.Minute - time.Second)
+			text := reportText(t, tr)
+			reportWants(t, text, "1 x transaction at tracker/write_test.go:", name+" (limit 1m0s)", "age 1m59s\n")
+			if strings.Contains(text, "idle for") {
+				t.Errorf("%s: it is said to idle:\n%s", name, text)
+			}
+			c.undo()
+			c.CheckIn()
+			c.Close()
+			pool.Close()
+			tr.Close()
+		})
+	}
+}
+
 func TestReportOfWhatWasUndone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := tracker.New(tracker.Options{})
