@@ -57,6 +57,31 @@ func TestLeakHistory(t *testing.T) {
 	}
 }
 
+// A busy pool refreshes its connections each max_access leases: what was leaked
+// stays in Stats and in the report all the same.
+func TestRefreshingPushesNoLeakOut(t *testing.T) {
+	tr := New(Options{History: 4})
+	p := newPool(t, tr, PoolConfig{Name: "db", Mode: Basic, Policy: limits(nil), Logger: quiet})
+	c := owned{p.Open(still{}, true, "")}
+	var rows Resource
+	c.OpenRows(&rows, "SELECT forgotten", "")
+	c.Proven(&rows, true)
+	c.CloseResource(&rows)
+	for range 100 {
+		c.Renewed(ReasonMaxAccess)
+	}
+	for who, s := range map[string]Stats{"tracker": tr.Stats(), "pool": p.Stats()} {
+		if d := s.LeakDetection; d.RecentLeakAlerts != 1 || d.ConnectionHistorySize != 4 {
+			t.Errorf("%s: %+v", who, d)
+		}
+	}
+	var b strings.Builder
+	if _, err := tr.WriteTo(&b); err != nil || !strings.Contains(b.String(), "SELECT forgotten") {
+		t.Errorf("%s, %v", &b, err)
+	}
+	c.Close()
+}
+
 // TestUserFrames begins where the site is and ends before the runtime.
 func TestUserFrames(t *testing.T) {
 	p := newPool(t, New(Options{}), PoolConfig{Name: "db", Mode: Basic, Policy: limits(nil), Logger: quiet})

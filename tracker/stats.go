@@ -64,7 +64,8 @@ type Stats struct {
 
 // LeakDetection is about suspects.
 type LeakDetection struct {
-	// RecentLeakAlerts counts the leaks found that are still in the history.
+	// RecentLeakAlerts counts the leaks found that are still in the history of
+	// leaks (see Tracker.LeakHistory).
 	RecentLeakAlerts int `json:"recent_leak_alerts"`
 	// ConnectionHistorySize is the number of events in the history.
 	ConnectionHistorySize int `json:"connection_history_size"`
@@ -210,11 +211,12 @@ func (t *Tracker) stats(only *Pool) Stats {
 		s.ActiveConnectionDetails = append(s.ActiveConnectionDetails, r.detail())
 	}
 	for _, e := range t.History() {
-		if only != nil && e.pool != only {
-			continue
+		if only == nil || e.pool == only {
+			s.LeakDetection.ConnectionHistorySize++
 		}
-		s.LeakDetection.ConnectionHistorySize++
-		if e.news {
+	}
+	for _, e := range t.LeakHistory() {
+		if e.news && (only == nil || e.pool == only) {
 			s.LeakDetection.RecentLeakAlerts++
 		}
 	}

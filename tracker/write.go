@@ -28,7 +28,7 @@ func (t *Tracker) WriteTo(w io.Writer) (int64, error) {
 	r := report{now: t.clock.at(t.now()), stats: t.Stats(), connections: t.lines(), blamed: t.Blamed()}
 	var lost []string
 	r.suspects, lost = t.openLeaks()
-	r.read(t.History(), lost)
+	r.read(t.LeakHistory(), lost)
 	r.write()
 	var out bytes.Buffer
 	for l := range bytes.Lines(r.Bytes()) {
@@ -124,9 +124,6 @@ func (t *Tracker) openLeaks() (leaks []*Leak, lost []string) {
 func (r *report) read(history []Event, lost []string) {
 	index := make(map[uint64]int)
 	for _, e := range history {
-		if !e.leak() {
-			continue
-		}
 		s := settled{leak: e.Leak, at: e.Time}
 		switch {
 		case e.Type == EventReaped:
