@@ -20,7 +20,7 @@ func (c *conn) startWaiting() {
 	if d.ConnectHook != nil || len(d.Extensions) > 0 {
 		timeout = 0
 	}
-	switch c.wait = capi.NewWait(c.db, timeout); {
+	switch c.wait = capi.NewWait(c.db, c.fileID(), timeout); {
 	case !c.wait.OK():
 	case timeout > 0:
 		c.busyHandler = true
@@ -59,5 +59,19 @@ func (c *conn) takeBusyTimeout(given bool, class textClass, query string) {
 	if given || namesBusyTimeout(class, query) {
 		c.busyHandler = false
 		c.installBusy()
+	}
+}
+
+// fileID says whose locks the connection waits for.
+func (c *conn) fileID() capi.FileID {
+	f := c.session.file.describe("", "")
+	return capi.FileID{Device: f.Device, Inode: f.Inode}
+}
+
+// wrote follows an Exec: outside a transaction it has given the write lock back, if
+// it took it. The end of a transaction is seen to by endedTx.
+func (c *conn) wrote(class textClass) {
+	if !c.txn.open && class&textTx == 0 {
+		c.wait.Released()
 	}
 }

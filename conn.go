@@ -258,6 +258,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	if restore || class&textPragma != 0 {
 		c.takeBusyTimeout(restore, class, query)
 	}
+	c.wrote(class)
 	if err = c.leave(err); err != nil {
 		return nil, err
 	}

@@ -148,6 +148,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	if st.class != 0 || err != nil {
 		c.after(ctx, st.class, st.query, err)
 	}
+	c.wrote(st.class)
 	if err = c.leave(err); err != nil {
 		return nil, err
 	}

@@ -143,6 +143,7 @@ func (c *conn) execText(ctx context.Context, t *text, args []driver.NamedValue) 
 		}
 		c.after(ctx, 0, t.query, err)
 	}
+	c.wrote(0)
 	if err = c.leave(err); err != nil {
 		return nil, err
 	}

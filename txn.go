@@ -180,6 +180,7 @@ func (c *conn) endTx() {
 func (c *conn) endedTx() {
 	c.txn.open = false
 	c.txn.savepoints = c.txn.savepoints[:0]
+	c.wait.Released()
 	c.rec.EndedTx()
 }
 

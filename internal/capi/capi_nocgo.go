@@ -29,11 +29,15 @@ func stmtReadOnly(unsafe.Pointer) (readOnly, ok bool)         { return false, fa
 func statementEnd(unsafe.Pointer, string) (int, int, bool)    { return 0, 0, false }
 func missing() []string                                       { return []string{"cgo"} }
 
-func newWait(unsafe.Pointer, int) unsafe.Pointer { return nil }
-func waitBusy(unsafe.Pointer, int)               {}
-func waitDefault(unsafe.Pointer)                 {}
-func waitProgress(unsafe.Pointer, bool)          {}
-func waitFree(unsafe.Pointer)                    {}
+func newQueue() unsafe.Pointer                                { return nil }
+func queueNext(unsafe.Pointer)                                {}
+func queueFree(unsafe.Pointer)                                {}
+func newWait(db, queue unsafe.Pointer, ms int) unsafe.Pointer { return nil }
+func waitBusy(unsafe.Pointer, int)                            {}
+func waitDefault(unsafe.Pointer)                              {}
+func waitProgress(unsafe.Pointer, bool)                       {}
+func waitUp(unsafe.Pointer)                                   {}
+func waitFree(unsafe.Pointer)                                 {}
 
 func forget(any) {}
 
