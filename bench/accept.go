@@ -47,6 +47,7 @@ var meanLimits = []struct {
 const (
 	returnLimitMs  = 60   // of a 50 ms deadline while waiting for a lock
 	handoverShare  = 0.10 // of raw's median
+	crowdShare     = 2.0  // of raw's CPU time
 	cancelP90Ms    = 2.5  // from cancel() to return
 	allocTolerance = 0.1  // per operation: what the runtime allocates by itself
 )
@@ -127,6 +128,8 @@ func judgeMean(r *Results, group string, limit float64) verdict {
 func judgeLockWaits(r *Results) []verdict {
 	returned := verdict{what: "50 ms deadline in a lock wait returns", limit: fmt.Sprintf("<= %d ms", returnLimitMs), status: missing}
 	handover := verdict{what: "lock hand-over, median", limit: fmt.Sprintf("< %.2f of raw", handoverShare), status: missing}
+	untold := verdict{what: "lock hand-over by a stranger, median", limit: fmt.Sprintf("< %.2f of raw", handoverShare), status: missing}
+	crowd := verdict{what: fmt.Sprintf("CPU of %d waiters", crowdSize), limit: fmt.Sprintf("<= %.1f of raw", crowdShare), status: missing}
 	var raw, guard *LockWait
 	for i, l := range r.LockWaits {
 		switch l.Candidate {
@@ -144,7 +147,16 @@ func judgeLockWaits(r *Results) []verdict {
 		handover.measured = fmt.Sprintf("%.2f ms, raw %.2f ms", guard.HandoverMedianMs, raw.HandoverMedianMs)
 		handover.status = passIf(guard.HandoverMedianMs < handoverShare*raw.HandoverMedianMs)
 	}
-	return []verdict{returned, handover}
+	// An earlier run may lack these.
+	if guard != nil && raw != nil && raw.UntoldMedianMs > 0 {
+		untold.measured = fmt.Sprintf("%.2f ms, raw %.2f ms", guard.UntoldMedianMs, raw.UntoldMedianMs)
+		untold.status = passIf(guard.UntoldMedianMs < handoverShare*raw.UntoldMedianMs)
+	}
+	if guard != nil && guard.Crowd.Ratio > 0 {
+		crowd.measured = fmt.Sprintf("%.2f: %.1f ms, raw %.1f ms", guard.Crowd.Ratio, guard.Crowd.CPUMs, guard.Crowd.RawCPUMs)
+		crowd.status = passIf(guard.Crowd.Ratio <= crowdShare)
+	}
+	return []verdict{returned, handover, untold, crowd}
 }
 
 // judgeAllocs covers every workload but opening, where the guard has a

@@ -56,6 +56,8 @@ func TestJudgeFails(t *testing.T) {
 		},
 		"50 ms deadline in a lock wait returns": func(r *Results) { r.LockWaits[1].ReturnMs = 61 },
 		"lock hand-over, median":                func(r *Results) { r.LockWaits[1].HandoverMedianMs = 4 },
+		"lock hand-over by a stranger, median":  func(r *Results) { r.LockWaits[1].UntoldMedianMs = 4 },
+		"CPU of 40 waiters":                     func(r *Results) { r.LockWaits[1].Crowd.Ratio = 2.01 },
 		"allocs/op, but for opening":            func(r *Results) { guard(r, "Scan1000x2/bg").AllocsPerOp = 11 },
 		"ahead of sqlmw":                        func(r *Results) { r.workload("ExecTx/bg").cell("sqlmw").GuardTo.High = 0.996 },
 		"cancel() to return, p90":               func(r *Results) { r.Cancels[0].P90Ms = 2.6 },

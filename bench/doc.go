@@ -9,7 +9,8 @@
 //	                                    and every acceptance bound with pass or fail
 //	go -C bench run . -quick            few short rounds: does it run at all
 //	go -C bench run . -gate             raw against the guard only: exit 1 if it became slower
-//	go -C bench run . -lockwait         lock hand-over and deadlines while waiting for a lock
+//	go -C bench run . -lockwait         lock hand-over, deadlines while waiting for a lock, and
+//	                                    what it costs when many wait
 //	go -C bench run . -cancel           from cancel() to return, and cancels that are lost
 //	go -C bench run . -from results.json -accept    judge an earlier run again
 //	go -C bench run . -cpuprofile cpu.prof -workloads '^QueryRow/bg$' -candidates '^leakguard$'

@@ -63,10 +63,12 @@ func sample() *Results {
 		})
 	}
 	r.LockWaits = []LockWait{
-		{Candidate: rawName, Handovers: 40, HandoverMedianMs: 39, HandoverMaxMs: 100, DeadlineMs: 50, BusyTimeoutMs: 1500,
-			DeadlineTries: 5, ReturnMs: 1503, ReturnMaxMs: 1504, Error: "database is locked"},
-		{Candidate: guardName, Handovers: 40, HandoverMedianMs: 1.1, HandoverMaxMs: 2, DeadlineMs: 50, BusyTimeoutMs: 1500,
-			DeadlineTries: 5, ReturnMs: 53, ReturnMaxMs: 54, Error: "context deadline exceeded"},
+		{Candidate: rawName, Handovers: 40, HandoverMedianMs: 39, HandoverMaxMs: 100, UntoldMedianMs: 38, UntoldMaxMs: 99, DeadlineMs: 50, BusyTimeoutMs: 1500,
+			DeadlineTries: 5, ReturnMs: 1503, ReturnMaxMs: 1504, Error: "database is locked",
+			Crowd: Crowd{Waiters: 40, HeldMs: 2000, Rounds: 5, CPUMs: 28, RawCPUMs: 27, Ratio: 1.02, DrainMs: 110}},
+		{Candidate: guardName, Handovers: 40, HandoverMedianMs: 0.1, HandoverMaxMs: 2, UntoldMedianMs: 1.1, UntoldMaxMs: 2, DeadlineMs: 50, BusyTimeoutMs: 1500,
+			DeadlineTries: 5, ReturnMs: 53, ReturnMaxMs: 54, Error: "context deadline exceeded",
+			Crowd: Crowd{Waiters: 40, HeldMs: 2000, Rounds: 5, CPUMs: 35, RawCPUMs: 28, Ratio: 1.25, DrainMs: 5}},
 	}
 	r.Cancels = []CancelLatency{
 		{Candidate: guardName, Statement: "exec", N: 3, MedianMs: 1, P90Ms: 2, MaxMs: 2.2, Buckets: []int{1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0}},

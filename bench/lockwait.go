@@ -18,6 +18,11 @@ type LockWait struct {
 	HandoverMedianMs float64 `json:"handover_median_ms"`
 	HandoverMaxMs    float64 `json:"handover_max_ms"`
 
+	// The same where the holder is raw's: nobody tells the waiter, as nobody
+	// would if it were another process.
+	UntoldMedianMs float64 `json:"untold_median_ms"`
+	UntoldMaxMs    float64 `json:"untold_max_ms"`
+
 	// How long a waiter with this deadline waited, inside this busy timeout.
 	DeadlineMs    float64 `json:"deadline_ms"`
 	BusyTimeoutMs float64 `json:"busy_timeout_ms"`
@@ -25,6 +30,8 @@ type LockWait struct {
 	ReturnMs      float64 `json:"return_median_ms"`
 	ReturnMaxMs   float64 `json:"return_max_ms"`
 	Error         string  `json:"error"`
+
+	Crowd Crowd `json:"crowd"`
 }
 
 const (
@@ -37,7 +44,7 @@ const (
 	holdMax = 300 * time.Millisecond
 )
 
-// lockWait measures two pools on one file.
+// lockWait measures two pools on one file, and many connections.
 func (h *harness) lockWait(e *entry) (LockWait, error) {
 	handovers, tries := 40, 5
 	if h.opts.quick {
@@ -53,16 +60,21 @@ func (h *harness) lockWait(e *entry) (LockWait, error) {
 	}
 	defer p.close()
 
-	var waits []float64
-	for range handovers {
-		hold := holdMin + time.Duration(h.rng.Int64N(int64(holdMax-holdMin)))
-		wait, err := p.handover(hold)
-		if err != nil {
-			return r, fmt.Errorf("lock hand-over on %s: %w", e.name, err)
+	for _, from := range []struct {
+		holder           *sql.DB
+		median, maxValue *float64
+	}{{p.holder, &r.HandoverMedianMs, &r.HandoverMaxMs}, {p.stranger, &r.UntoldMedianMs, &r.UntoldMaxMs}} {
+		var waits []float64
+		for range handovers {
+			hold := holdMin + time.Duration(h.rng.Int64N(int64(holdMax-holdMin)))
+			wait, err := p.handover(from.holder, hold)
+			if err != nil {
+				return r, fmt.Errorf("lock hand-over on %s: %w", e.name, err)
+			}
+			waits = append(waits, ms(wait))
 		}
-		waits = append(waits, ms(wait))
+		*from.median, *from.maxValue = median(waits), quantile(waits, 1)
 	}
-	r.HandoverMedianMs, r.HandoverMaxMs = median(waits), quantile(waits, 1)
 
 	var returns []float64
 	said := map[string]bool{}
@@ -78,6 +90,9 @@ func (h *harness) lockWait(e *entry) (LockWait, error) {
 		}
 	}
 	r.ReturnMs, r.ReturnMaxMs = median(returns), quantile(returns, 1)
+	if r.Crowd, err = h.crowd(e); err != nil {
+		return r, fmt.Errorf("many that wait on %s: %w", e.name, err)
+	}
 	return r, nil
 }
 
@@ -85,7 +100,7 @@ func (h *harness) lockWait(e *entry) (LockWait, error) {
 // the patient waiter.
 type pair struct {
 	file              string
-	holder            *sql.DB // its transactions take the write lock at once
+	holder, stranger  *sql.DB // their transactions take the write lock at once; the stranger is raw's
 	patient, hurrying *sql.DB
 }
 
@@ -96,10 +111,16 @@ func (h *harness) openPair(e *entry) (p *pair, err error) {
 	}
 	hurry := strings.Replace(dsnFor(p.file), "_busy_timeout=5000", fmt.Sprintf("_busy_timeout=%d", lockBusy.Milliseconds()), 1)
 	for _, o := range []struct {
-		db  **sql.DB
-		dsn string
-	}{{&p.holder, dsnFor(p.file) + "&_txlock=immediate"}, {&p.patient, dsnFor(p.file)}, {&p.hurrying, hurry}} {
-		db, err := e.open(o.dsn)
+		db   **sql.DB
+		open opener
+		dsn  string
+	}{
+		{&p.holder, e.open, dsnFor(p.file) + "&_txlock=immediate"},
+		{&p.stranger, openRaw, dsnFor(p.file) + "&_txlock=immediate"},
+		{&p.patient, e.open, dsnFor(p.file)},
+		{&p.hurrying, e.open, hurry},
+	} {
+		db, err := o.open(o.dsn)
 		if err == nil {
 			*o.db = db
 			db.SetMaxOpenConns(1)
@@ -114,7 +135,7 @@ func (h *harness) openPair(e *entry) (p *pair, err error) {
 }
 
 func (p *pair) close() {
-	for _, db := range []*sql.DB{p.hurrying, p.patient, p.holder} {
+	for _, db := range []*sql.DB{p.hurrying, p.patient, p.stranger, p.holder} {
 		if db != nil {
 			db.Close()
 		}
@@ -123,8 +144,8 @@ func (p *pair) close() {
 }
 
 // locked runs f while the holder has the write lock.
-func (p *pair) locked(f func()) (commit func() error, err error) {
-	tx, err := p.holder.Begin()
+func (p *pair) locked(holder *sql.DB, f func()) (commit func() error, err error) {
+	tx, err := holder.Begin()
 	if err != nil {
 		return nil, err
 	}
@@ -137,13 +158,13 @@ func (p *pair) locked(f func()) (commit func() error, err error) {
 }
 
 // handover returns how long after the commit the waiter succeeded.
-func (p *pair) handover(hold time.Duration) (time.Duration, error) {
+func (p *pair) handover(holder *sql.DB, hold time.Duration) (time.Duration, error) {
 	type result struct {
 		at  time.Time
 		err error
 	}
 	done := make(chan result, 1)
-	commit, err := p.locked(func() {
+	commit, err := p.locked(holder, func() {
 		go func() {
 			_, err := p.patient.Exec(updateByKey, 2)
 			done <- result{time.Now(), err}
@@ -165,7 +186,7 @@ func (p *pair) handover(hold time.Duration) (time.Duration, error) {
 
 // deadline returns how long a waiter took to give up, and with which error.
 func (p *pair) deadline() (took time.Duration, waiterErr, err error) {
-	commit, err := p.locked(func() {
+	commit, err := p.locked(p.holder, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), lockDeadline)
 		defer cancel()
 		start := time.Now()

@@ -47,14 +47,16 @@ func (h *harness) waits(lockWait, cancel bool) (*Results, error) {
 // writeWaits prints what waits measured, if it did.
 func writeWaits(w io.Writer, r *Results) {
 	if len(r.LockWaits) > 0 {
-		g := newGrid("candidate", "hand-over median", "max", "n", "returned after", "max", "n", "error")
+		g := newGrid("candidate", "hand-over median", "max", "untold median", "max", "n", "returned after", "max", "n", "error")
 		for _, l := range r.LockWaits {
-			g.row(l.Candidate, fmt.Sprintf("%.2f ms", l.HandoverMedianMs), fmt.Sprintf("%.2f ms", l.HandoverMaxMs), fmt.Sprint(l.Handovers),
+			g.row(l.Candidate, fmt.Sprintf("%.2f ms", l.HandoverMedianMs), fmt.Sprintf("%.2f ms", l.HandoverMaxMs),
+				fmt.Sprintf("%.2f ms", l.UntoldMedianMs), fmt.Sprintf("%.2f ms", l.UntoldMaxMs), fmt.Sprint(l.Handovers),
 				fmt.Sprintf("%.0f ms", l.ReturnMs), fmt.Sprintf("%.0f ms", l.ReturnMaxMs), fmt.Sprint(l.DeadlineTries), l.Error)
 		}
-		fmt.Fprintf(w, "\n### Lock waits\n\nTwo pools on one file. Hand-over: from the holder's commit to the waiter's success. Returned after: a waiter with a deadline of %.0f ms and a busy timeout of %.0f ms.\n\n",
+		fmt.Fprintf(w, "\n### Lock waits\n\nTwo pools on one file. Hand-over: from the holder's commit to the waiter's success; untold: the holder is raw's, and tells nobody. Returned after: a waiter with a deadline of %.0f ms and a busy timeout of %.0f ms.\n\n",
 			r.LockWaits[0].DeadlineMs, r.LockWaits[0].BusyTimeoutMs)
 		g.write(w)
+		writeCrowds(w, r.LockWaits)
 	}
 	if len(r.Cancels) > 0 {
 		g := newGrid("candidate", "statement", "n", "median", "p90", "max", "wrong error")

@@ -18,7 +18,7 @@ func TestHandover(t *testing.T) {
 			}
 			defer p.close()
 			for range 3 {
-				if wait, err := p.handover(10 * time.Millisecond); err != nil || wait < 0 {
+				if wait, err := p.handover(p.holder, 10*time.Millisecond); err != nil || wait < 0 {
 					t.Errorf("waited %v, error %v", wait, err)
 				}
 			}
@@ -89,5 +89,20 @@ func TestCancelLatencyOfAShortStatement(t *testing.T) {
 	fails := longStatement{"fails", func(context.Context, *sql.DB) error { return broken }}
 	if _, err := h.cancelLatency(db, fails, 2, time.Minute); !errors.Is(err, broken) {
 		t.Errorf("error = %v", err)
+	}
+}
+
+func TestCrowd(t *testing.T) {
+	h := testHarness(t, "-lockwait")
+	for _, e := range h.entries {
+		t.Run(e.name, func(t *testing.T) {
+			c, err := h.crowd(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Waiters != crowdSize || c.Rounds != 1 || cpuTime() > 0 && min(c.CPUMs, c.RawCPUMs, c.Ratio) <= 0 || c.DrainMs <= 0 {
+				t.Errorf("%+v", c)
+			}
+		})
 	}
 }
