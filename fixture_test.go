@@ -59,6 +59,16 @@ func txTimeout(d time.Duration) tracker.Policy {
 	return limits(func(p *tracker.Policy) { p.TxTimeout = d })
 }
 
+func txLimit(d time.Duration) tracker.Policy {
+	return limits(func(p *tracker.Policy) { p.TxLimit = d })
+}
+
+// idleCloses is a policy that closes what sat in the pool for d, a pool's only
+// connection and those with a history included.
+func idleCloses(d time.Duration) tracker.Policy {
+	return limits(func(p *tracker.Policy) { p.MaxIdle, p.Expire = d, tracker.Close })
+}
+
 // guarded is a pool, its connections as far as they were opened, and what the
 // tracker said.
 type guarded struct {
