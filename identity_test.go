@@ -98,7 +98,7 @@ func (p *identityProgram) overGuard(sum *identityCounts) *identityEngine {
 		idle: time.Sleep,
 		over: func() {
 			s := tr.Stats()
-			sum.refreshed += refreshed(s)
+			sum.refreshed += s.Refreshed
 			sum.recycled += s.Recycled
 			for _, e := range tr.LeakHistory() {
 				if e.Type == tracker.EventSuspect && e.Reason != tracker.ReasonLeakMemory && e.Reason != tracker.ReasonInPool || e.Type == tracker.EventReaped {
