@@ -245,7 +245,7 @@ func (h *committing) driver() *sqlite3.SQLiteDriver {
 
 func (h *committing) arm(c *conn) { h.word.Store(c.gate.word) }
 
-// The transaction timed out, and its COMMIT succeeded all the same.
+// The transaction is beyond its limit, and its COMMIT succeeded all the same.
 func TestCommitVoidsTheVerdict(t *testing.T) {
 	for name, test := range map[string]struct {
 		begin, commit func(t *testing.T, g *guarded, c *sql.Conn) error
@@ -290,7 +290,7 @@ func TestCommitVoidsTheVerdict(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				var h committing
-				g := open(t, Config{Policy: txTimeout(time.Minute), SQLite: h.driver()})
+				g := open(t, Config{Policy: txLimit(time.Minute), SQLite: h.driver()})
 				run(t, g, createT)
 				c := g.conn(t)
 				h.arm(g.last())
@@ -299,7 +299,7 @@ func TestCommitVoidsTheVerdict(t *testing.T) {
 				if n := g.rows(t); n != 1 {
 					t.Errorf("%d rows in the database, want 1", n)
 				}
-				g.expect(t, leakEvents, "suspect transaction tx_timeout", "recovered transaction tx_timeout")
+				g.expect(t, leakEvents, "suspect transaction tx_limit", "recovered transaction tx_limit")
 				if w := g.last().gate.word.Load(); w&flags != 0 {
 					t.Errorf("flags %#x stay behind", w&flags)
 				}
@@ -316,7 +316,7 @@ func TestCommitVoidsTheVerdict(t *testing.T) {
 func TestCondemnedCommitFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := committing{veto: true}
-		g := open(t, Config{Policy: txTimeout(time.Minute), SQLite: h.driver()})
+		g := open(t, Config{Policy: txLimit(time.Minute), SQLite: h.driver()})
 		run(t, g, createT)
 		tx := g.begin(t)
 		run(t, tx, "INSERT INTO t VALUES(1)")
@@ -326,7 +326,7 @@ func TestCondemnedCommitFails(t *testing.T) {
 	})
 }
 
-// The reaper interrupts what runs in a transaction that timed out.
+// The reaper interrupts what runs in a transaction beyond tx_limit.
 func TestRunningWorkIsReaped(t *testing.T) {
 	const long = "SELECT pause(15) FROM " + three
 	for name, op := range map[string]func(w *work) error{
@@ -349,7 +349,7 @@ func TestRunningWorkIsReaped(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				g := open(t, Config{Policy: txTimeout(10 * time.Second), SQLite: pausing()})
+				g := open(t, Config{Policy: txLimit(10 * time.Second), SQLite: pausing()})
 				run(t, g, createT)
 				w := newWork(t, g)
 				begin := time.Now()
@@ -361,7 +361,7 @@ func TestRunningWorkIsReaped(t *testing.T) {
 					t.Errorf("it ran for %v", d)
 				}
 				sleep(time.Second)
-				g.expect(t, leakEvents, "suspect transaction tx_timeout", "reaped transaction tx_timeout")
+				g.expect(t, leakEvents, "suspect transaction tx_limit", "reaped transaction tx_limit")
 				w.over(t, isReaped)
 				wantErr(t, "Rollback", w.tx.Rollback(), nil)
 				g.untouched(t)
@@ -1048,7 +1048,7 @@ func TestRollbackThatFails(t *testing.T) {
 func TestReleaseIsNotTheEnd(t *testing.T) {
 	t.Run("age", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
-			g := open(t, Config{Policy: txTimeout(10 * time.Minute)})
+			g := open(t, Config{Policy: txLimit(10 * time.Minute)})
 			run(t, g, createT)
 			begin := time.Now()
 			err := InTx(background, g.DB, nil, func(ctx context.Context, tx *sql.Tx) error {
@@ -1064,7 +1064,7 @@ func TestReleaseIsNotTheEnd(t *testing.T) {
 			if d := time.Since(begin); d < 10*time.Minute || d > 15*time.Minute {
 				t.Errorf("reaped after %v", d)
 			}
-			g.expect(t, leakEvents, "suspect transaction tx_timeout", "reaped transaction tx_timeout")
+			g.expect(t, leakEvents, "suspect transaction tx_limit", "reaped transaction tx_limit")
 		})
 	})
 	t.Run("rows", func(t *testing.T) {
