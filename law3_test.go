@@ -103,71 +103,114 @@ var keepings = map[string]keeping{
 		if err := os.Rename(file+".new", file); err != nil {
 			t.Fatal(err)
 		}
-	}, why: "its path leads to another file by now"},
+	}, why: "its DSN names another file by now"},
 	"removed": {do: func(t *testing.T, g *guarded) {
 		if err := os.Remove(fileOf(g.dsn)); err != nil {
 			t.Fatal(err)
 		}
-	}, why: "its path leads to another file by now"},
+	}, why: "its DSN names another file by now"},
 }
 
-var recycleLimits = map[tracker.Reason]func(p *tracker.Policy){
+// givingUp are limits that give a connection up.
+var givingUp = map[tracker.Reason]func(p *tracker.Policy){
 	tracker.ReasonMaxAccess:   func(p *tracker.Policy) { p.MaxAccess = 1 },
 	tracker.ReasonMaxLifetime: func(p *tracker.Policy) { p.MaxLifetime = 10 * time.Minute },
 	tracker.ReasonMaxIdle:     func(p *tracker.Policy) { p.MaxIdle = 10 * time.Minute },
 }
 
-// A connection that carries what a new one would lack is not recycled. It is
-// reported once per pool, and its memory is released.
+// givenUp uses a pool of one with a MiB in its cache until a limit gave its
+// connection up three times, and returns what the cache held before.
+func givenUp(t *testing.T, expire tracker.Expiry, reason tracker.Reason, k keeping) (g *guarded, full int64) {
+	t.Helper()
+	params := slices.Concat([]string{"_busy_timeout=0"}, k.dsn)
+	g = open(t, Config{
+		DSN:    "file:" + t.TempDir() + "/test.db?" + strings.Join(params, "&"),
+		Policy: limits(nil),
+	})
+	g.SetMaxOpenConns(1)
+	run(t, g, createT, "INSERT INTO t SELECT randomblob(100000) FROM "+eleven)
+	run(t, g, k.text...)
+	if k.do != nil {
+		k.do(t, g)
+	}
+	number(t, g, "SELECT sum(length(a)) FROM t")
+	full, _ = g.last().db.Memory(false)
+	if full < 500_000 {
+		t.Fatalf("the cache holds %d bytes", full)
+	}
+	g.limit(t, limits(func(p *tracker.Policy) {
+		p.Expire = expire
+		givingUp[reason](p)
+	}))
+	for range 3 {
+		sleep(time.Hour)
+		if len(g.events(tracker.EventRecycled)) > 0 {
+			break
+		}
+		run(t, g, "SELECT 1")
+	}
+	sleep(time.Hour)
+	return g, full
+}
+
+// A connection that carries what a new one would lack is not closed where the
+// others are. It is reported once per pool, and its memory is released.
 func TestSessionStateIsKept(t *testing.T) {
 	for name, k := range keepings {
-		for reason, limit := range recycleLimits {
+		for reason := range givingUp {
 			t.Run(name+"/"+string(reason), func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
-					params := slices.Concat([]string{"_busy_timeout=0"}, k.dsn)
-					g := open(t, Config{
-						DSN:    "file:" + t.TempDir() + "/test.db?" + strings.Join(params, "&"),
-						Policy: limits(nil),
-					})
-					g.SetMaxOpenConns(1)
-					run(t, g, createT, "INSERT INTO t SELECT randomblob(100000) FROM "+eleven)
-					run(t, g, k.text...)
-					if k.do != nil {
-						k.do(t, g)
-					}
-					number(t, g, "SELECT sum(length(a)) FROM t")
-					c := g.last()
-					full, _ := c.db.Memory(false)
-					if full < 500_000 {
-						t.Fatalf("the cache holds %d bytes", full)
-					}
-					if err := g.connector.SetPolicy(limits(limit)); err != nil {
-						t.Fatal(err)
-					}
-					for range 3 {
-						if reason == tracker.ReasonMaxIdle {
-							sleep(time.Hour)
-						} else {
-							sleep(20 * time.Minute)
-							run(t, g, "SELECT 1")
-						}
-						if k.why == "" {
-							break
-						}
-					}
+					g, full := givenUp(t, tracker.Close, reason, k)
+					types := []tracker.EventType{tracker.EventKept, tracker.EventRecycled}
 					if k.why == "" {
-						g.expect(t, []tracker.EventType{tracker.EventKept, tracker.EventRecycled}, "recycled "+string(reason))
+						g.expect(t, types, "recycled "+string(reason))
 						run(t, g, "SELECT 1")
 						if g.opened() != 2 {
 							t.Errorf("%d connections were opened, want a second one", g.opened())
 						}
 						return
 					}
-					g.expect(t, []tracker.EventType{tracker.EventKept, tracker.EventRecycled}, "kept "+k.why)
-					if left, _ := c.db.Memory(false); left > full/5 {
+					g.expect(t, types, "kept "+k.why)
+					if left, _ := g.last().db.Memory(false); left > full/5 && reason != tracker.ReasonMaxAccess {
 						t.Errorf("the cache still holds %d of %d bytes", left, full)
 					}
 					run(t, g, "SELECT 1")
+					if g.opened() != 1 {
+						t.Errorf("%d connections were opened, want 1", g.opened())
+					}
+				})
+			})
+		}
+	}
+}
+
+// By default a connection with a history is refreshed where it is, with state
+// or without, and what can never be closed is reported once per pool.
+func TestGivenUpIsRefreshed(t *testing.T) {
+	for name, k := range keepings {
+		for reason := range givingUp {
+			t.Run(name+"/"+string(reason), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					g, full := givenUp(t, tracker.Refresh, reason, k)
+					var told []string
+					for _, e := range g.events(tracker.EventRefreshed, tracker.EventRecycled) {
+						if text := eventText(e); !slices.Contains(told, text) {
+							told = append(told, text)
+						}
+					}
+					if want := []string{"refreshed " + string(reason)}; !slices.Equal(told, want) {
+						t.Errorf("told %q, want %q", told, want)
+					}
+					left, _ := g.last().db.Memory(false)
+					switch keeps := reason == tracker.ReasonMaxAccess; {
+					case keeps && left < full/2:
+						t.Errorf("%d of %d bytes are left: readers lose their pages", left, full)
+					case !keeps && left > full/5:
+						t.Errorf("the cache still holds %d of %d bytes", left, full)
+					}
+					if s := g.connector.Stats(); s.Refreshed != uint64(len(g.events(tracker.EventRefreshed))) || s.Recycled+s.ForceClosed != 0 {
+						t.Errorf("%d refreshed, %d recycled, %d closed", s.Refreshed, s.Recycled, s.ForceClosed)
+					}
 					if g.opened() != 1 {
 						t.Errorf("%d connections were opened, want 1", g.opened())
 					}
@@ -202,82 +245,6 @@ func TestReapedLeaseKeepsSessionState(t *testing.T) {
 		if n := g.rows(t); n != 0 || g.opened() != 1 {
 			t.Errorf("%d rows, %d connections, want 0 and 1", n, g.opened())
 		}
-	})
-}
-
-// The last close of a file tears its WAL down, so the successor comes first.
-func TestSuccessorOpensBeforeTheLastCloses(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		g := open(t, Config{Policy: limits(func(p *tracker.Policy) { p.MaxAccess = 2 })})
-		g.SetMaxOpenConns(1)
-		wal := fileOf(g.dsn) + "-wal"
-		run(t, g, createT)
-		size := func() int64 {
-			t.Helper()
-			info, err := os.Stat(wal)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return info.Size()
-		}
-		before := size()
-		run(t, g, "SELECT 1") // recycled
-		g.expect(t, []tracker.EventType{tracker.EventRecycled}, "recycled max_access")
-		if g.connector.linger == nil || size() != before {
-			t.Errorf("recycled: the handle is gone, or the WAL changed from %d to %d bytes", before, size())
-		}
-		run(t, g, "SELECT 1") // a new one
-		if g.connector.linger != nil || size() != before || g.opened() != 2 {
-			t.Errorf("the successor: lingering %v, WAL %d of %d bytes, %d connections", g.connector.linger != nil, size(), before, g.opened())
-		}
-		sleep(2 * time.Minute)
-		run(t, g, "SELECT 1")
-		if g.connector.linger == nil {
-			t.Error("not recycled again")
-		}
-		g.Close() // and nobody came
-		if open := descriptors(t, fileOf(g.dsn)); len(open) > 0 {
-			t.Errorf("still open: %v", open)
-		}
-	})
-}
-
-// At most one recycle of a pool in each check_interval.
-func TestRecyclesAreRare(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		g := open(t, Config{Policy: limits(func(p *tracker.Policy) { p.MaxAccess = 1 })})
-		g.SetMaxIdleConns(4)
-		recycled := func() int { return len(g.events(tracker.EventRecycled)) }
-		for round := range 3 {
-			a, b, c := g.conn(t), g.conn(t), g.conn(t)
-			run(t, a, "SELECT 1")
-			a.Close()
-			b.Close()
-			c.Close()
-			sleep(time.Second)
-			if n := recycled(); n != round+1 {
-				t.Errorf("round %d: %d recycled", round, n)
-			}
-			sleep(time.Minute)
-		}
-	})
-}
-
-// A connection that is kept does not use the others' turn up.
-func TestKeptConnectionTakesNobodysTurn(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		g := open(t, Config{Policy: limits(nil)})
-		a, b := g.conn(t), g.conn(t)
-		run(t, a, "ATTACH ':memory:' AS other")
-		run(t, b, "SELECT 1")
-		if err := g.connector.SetPolicy(limits(func(p *tracker.Policy) { p.MaxAccess = 1 })); err != nil {
-			t.Fatal(err)
-		}
-		a.Close()
-		b.Close()
-		sleep(time.Second)
-		g.expect(t, []tracker.EventType{tracker.EventKept, tracker.EventRecycled},
-			"kept a database is attached", "recycled max_access")
 	})
 }
 
