@@ -51,7 +51,7 @@ func TestReaperDoesNotWaitForAQuery(t *testing.T) {
 		},
 		"rows":    func() { k.Carry(order(tracker.ScopeRows, 1)) },
 		"lease":   func() { k.Carry(order(tracker.ScopeLease, 0)) },
-		"close":   func() { k.Carry(order(tracker.ScopeClose, 0)) },
+		"give up": func() { k.Carry(order(tracker.ScopeGiveUp, 0)) },
 		"release": func() { k.Carry(order(tracker.ScopeRelease, 0)) },
 		"proven":  func() { k.Carry(order(tracker.ScopeProven, 0)) },
 		"stats":   func() { g.connector.Stats(); g.connector.tracker.Records() },
@@ -96,7 +96,7 @@ func TestReaperDoesNotWaitForAQuery(t *testing.T) {
 // The whole of it in real time: nothing but limits.
 func TestQueryForEverIsReaped(t *testing.T) {
 	t.Parallel()
-	g := open(t, Config{Policy: txTimeout(50 * time.Millisecond)})
+	g := open(t, Config{Policy: txLimit(50 * time.Millisecond)})
 	run(t, g, createT)
 	for _, text := range []string{endless, "INSERT INTO t " + endless + " -- a write"} {
 		tx := g.begin(t)
@@ -111,7 +111,7 @@ func TestQueryForEverIsReaped(t *testing.T) {
 func TestReaperGoesOnBesideAStuckStatement(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		g := open(t, Config{Policy: limits(func(p *tracker.Policy) {
-			p.TxTimeout, p.LeakAfter = 5*time.Second, 5*time.Second
+			p.TxLimit, p.LeakAfter = 5*time.Second, 5*time.Second
 		}), SQLite: pausing()})
 		run(t, g, createT)
 		tx := g.begin(t)
@@ -476,7 +476,7 @@ func TestHandedOverIsClosedByTheReaper(t *testing.T) {
 func TestClosingDoesNotHoldUpTheReaper(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		g := open(t, Config{Policy: limits(func(p *tracker.Policy) {
-			p.MaxIdle, p.LeakAfter = time.Minute, time.Minute
+			p.MaxIdle, p.LeakAfter, p.Expire = time.Minute, time.Minute, tracker.Close
 		})})
 		run(t, g, createT)
 		c := g.last()
