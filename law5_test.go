@@ -146,7 +146,7 @@ func TestNoInterruptSticks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				g := open(t, Config{Policy: txTimeout(10 * time.Second), SQLite: pausing()})
+				g := open(t, Config{Policy: txLimit(10 * time.Second), SQLite: pausing()})
 				run(t, g, createT)
 				c := g.conn(t)
 				stmt := prepare(t, c, "SELECT i FROM "+eleven)
@@ -176,7 +176,7 @@ func TestNoInterruptSticks(t *testing.T) {
 func TestNoInterruptSticksBehindCommit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var h committing
-		g := open(t, Config{Policy: txTimeout(time.Minute), SQLite: h.driver()})
+		g := open(t, Config{Policy: txLimit(time.Minute), SQLite: h.driver()})
 		run(t, g, createT)
 		c := g.conn(t)
 		rows := query(t, c, "SELECT i FROM "+eleven)
@@ -196,7 +196,7 @@ func TestNoInterruptSticksBehindCommit(t *testing.T) {
 // Other connections' suspended rows and running statements do not notice.
 func TestInterruptStaysOnItsConnection(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		g := open(t, Config{Policy: txTimeout(10 * time.Second), SQLite: pausing()})
+		g := open(t, Config{Policy: txLimit(10 * time.Second), SQLite: pausing()})
 		run(t, g, createT)
 		suspended := query(t, g, "SELECT i FROM "+eleven)
 		running := make(chan error, 1)
