@@ -206,7 +206,7 @@ func TestReapedBesideVirtualTables(t *testing.T) {
 // Idle connections that the guard closed leave no descriptor either.
 func TestIdleClosedLeavesNoDescriptor(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		g := open(t, Config{Policy: limits(func(p *tracker.Policy) { p.MaxIdle = time.Minute })})
+		g := open(t, Config{Policy: idleCloses(time.Minute)})
 		run(t, g, createT)
 		s := prepare(t, g, "SELECT count(*) FROM t") // open on the idle connection
 		var n int
