@@ -99,10 +99,10 @@ func TestRunningIsNotIdle(t *testing.T) {
 	}
 }
 
-// tx_timeout is the one absolute age: neither work nor activity puts it off.
-func TestTxTimeoutIsAbsolute(t *testing.T) {
+// tx_limit is the one absolute age: neither work nor activity puts it off.
+func TestTxLimitIsAbsolute(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		g := open(t, Config{Policy: txTimeout(10 * time.Minute)})
+		g := open(t, Config{Policy: txLimit(10 * time.Minute)})
 		run(t, g, "CREATE TABLE t(a)")
 		tx := g.begin(t)
 		begin := time.Now()
