@@ -58,7 +58,7 @@ func TestNoGoroutineInModeBasic(t *testing.T) {
 // Close waits for the reaper and for closings on goroutines of their own.
 func TestCloseWaits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		g := open(t, Config{Policy: limits(func(p *tracker.Policy) { p.MaxIdle = time.Minute })})
+		g := open(t, Config{Policy: idleCloses(time.Minute)})
 		closing := make(chan struct{})
 		g.opening = func(c *conn) { c.inner = &failing{sqliteConn: c.inner, closing: closing} }
 		run(t, g, createT)
