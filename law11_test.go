@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
-
-	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // Law 11: transparent. Scenario by scenario that is in differential_test.go,
@@ -167,7 +165,7 @@ func TestContextAndOptionsArePassedOn(t *testing.T) {
 // ResetSession, and to nothing else: database/sql would run the operation again.
 func TestErrBadConnOnlyFromResetSession(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		cfg := Config{Policy: limits(func(p *tracker.Policy) { p.MaxIdle = time.Minute })}
+		cfg := Config{Policy: idleCloses(time.Minute)}
 		for name, end := range map[string]func(c *conn){
 			"idle":   func(c *conn) { c.IsValid(); sleep(3 * time.Minute) },
 			"closed": func(c *conn) { c.Close() },
