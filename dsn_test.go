@@ -92,6 +92,10 @@ func TestParseDSN(t *testing.T) {
 		{"a?_leakguard_leak_after=0s", "a", func(c *Config) { c.Policy.LeakAfter = 0 }},
 		{"a?_leakguard_tx_timeout=1.5s", "a", func(c *Config) { c.Policy.TxTimeout = 1500 * time.Millisecond }},
 		{"a?_leakguard_tx_timeout=5µs", "a", func(c *Config) { c.Policy.TxTimeout = 5 * time.Microsecond }},
+		{"a?_leakguard_tx_limit=1h", "a", func(c *Config) { c.Policy.TxLimit = time.Hour }},
+		{"a?_leakguard_tx_limit=0", "a", nil},
+		{"a?_leakguard_expire=refresh", "a", nil},
+		{"a?_leakguard_expire=close", "a", func(c *Config) { c.Policy.Expire = tracker.Close }},
 		{"a?_leakguard_max_access=0", "a", func(c *Config) { c.Policy.MaxAccess = 0 }},
 		{"a?_leakguard_max_access=9223372036854775807", "a", func(c *Config) { c.Policy.MaxAccess = math.MaxInt64 }},
 		{"a?_leakguard_max_statements=7", "a", func(c *Config) { c.Policy.MaxStatements = 7 }},
@@ -132,8 +136,8 @@ func TestParseDSN(t *testing.T) {
 func TestParseDSNErrors(t *testing.T) {
 	const (
 		known = `Known keys: _leakguard, _leakguard_name, _leakguard_stacks, _leakguard_max_lifetime, ` +
-			`_leakguard_max_idle, _leakguard_leak_after, _leakguard_tx_timeout, _leakguard_max_access, ` +
-			`_leakguard_max_statements, _leakguard_max_pools, _leakguard_wal_limit, _leakguard_conn_memory, _leakguard_leak_memory, _leakguard_pressure, ` +
+			`_leakguard_max_idle, _leakguard_leak_after, _leakguard_tx_timeout, _leakguard_tx_limit, _leakguard_max_access, ` +
+			`_leakguard_max_statements, _leakguard_max_pools, _leakguard_wal_limit, _leakguard_conn_memory, _leakguard_leak_memory, _leakguard_pressure, _leakguard_expire, ` +
 			`_leakguard_check_interval, _leakguard_memory_interval`
 		duration = `want a duration such as 90s or 10m, or 0 to switch it off`
 		check    = `want a duration above 0 such as 60s (_leakguard=basic runs without the reaper)`
@@ -157,6 +161,9 @@ func TestParseDSNErrors(t *testing.T) {
 
 		{"a?_leakguard_tx_timeout=abc", `_leakguard_tx_timeout="abc": ` + duration},
 		{"a?_leakguard_tx_timeout", `_leakguard_tx_timeout="": ` + duration},
+		{"a?_leakguard_tx_limit=1", `_leakguard_tx_limit="1": ` + duration},
+		{"a?_leakguard_expire=", `_leakguard_expire="": want refresh or close`},
+		{"a?_leakguard_expire=Close", `_leakguard_expire="Close": want refresh or close`},
 		{"a?_leakguard_max_lifetime=-5m", `_leakguard_max_lifetime="-5m": ` + duration},
 		{"a?_leakguard_max_lifetime=-0s", `_leakguard_max_lifetime="-0s": ` + duration},
 		{"a?_leakguard_max_idle=90", `_leakguard_max_idle="90": ` + duration},
@@ -322,6 +329,7 @@ func TestDSNEveryKeyRoundTrips(t *testing.T) {
 		"_leakguard_max_idle":        "1m30s",
 		"_leakguard_leak_after":      "0",
 		"_leakguard_tx_timeout":      "1m",
+		"_leakguard_tx_limit":        "1h",
 		"_leakguard_max_access":      "50",
 		"_leakguard_max_statements":  "0",
 		"_leakguard_max_pools":       "7",
@@ -329,6 +337,7 @@ func TestDSNEveryKeyRoundTrips(t *testing.T) {
 		"_leakguard_conn_memory":     "8MiB",
 		"_leakguard_leak_memory":     "12345",
 		"_leakguard_pressure":        "0.9",
+		"_leakguard_expire":          "close",
 		"_leakguard_check_interval":  "5s",
 		"_leakguard_memory_interval": "250ms",
 	}
