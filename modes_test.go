@@ -176,8 +176,9 @@ func TestModeObserve(t *testing.T) {
 	})
 }
 
-// Mode basic: expiry at check-in, and nothing else.
+// Mode basic: what a limit asks for is done at check-in, and nothing else.
 func TestModeBasic(t *testing.T) {
+	types := []tracker.EventType{tracker.EventRefreshed, tracker.EventRecycled}
 	bubble(t, func(t *testing.T) {
 		g := open(t, Config{Policy: hourly, Mode: tracker.Basic})
 		run(t, g, createT)
@@ -187,21 +188,29 @@ func TestModeBasic(t *testing.T) {
 			wantErr(t, "basic", err, nil)
 		}
 		g.expect(t, leakEvents)
-		g.expect(t, []tracker.EventType{tracker.EventRecycled}, "recycled max_lifetime")
+		// Three leases ended after a day: of each of them the connection is refreshed.
+		g.expect(t, types, "refreshed max_lifetime", "refreshed max_lifetime", "refreshed max_lifetime")
 	})
-	t.Run("max_access", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			g := open(t, Config{Policy: hourly, Mode: tracker.Basic})
-			for range 3 {
+	for expire, want := range map[tracker.Expiry]struct {
+		event  string
+		opened int
+	}{tracker.Refresh: {"refreshed max_access", 1}, tracker.Close: {"recycled max_access", 2}} {
+		t.Run("max_access, "+expire.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				policy := hourly
+				policy.Expire = expire
+				g := open(t, Config{Policy: policy, Mode: tracker.Basic})
+				for range 3 {
+					run(t, g, "SELECT 1")
+				}
+				g.expect(t, types, want.event)
 				run(t, g, "SELECT 1")
-			}
-			g.expect(t, []tracker.EventType{tracker.EventRecycled}, "recycled max_access")
-			run(t, g, "SELECT 1")
-			if n := g.opened(); n != 2 {
-				t.Errorf("%d connections were opened, want a second one", n)
-			}
+				if n := g.opened(); n != want.opened {
+					t.Errorf("%d connections were opened, want %d", n, want.opened)
+				}
+			})
 		})
-	})
+	}
 }
 
 // Mode off: go-sqlite3's own connections, nothing registered.
