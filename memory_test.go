@@ -155,7 +155,7 @@ func TestReleaseBesideACursor(t *testing.T) {
 }
 
 // A write transaction's changed pages stay; that is no error. Once it is over,
-// check-in releases them and the connection lives.
+// the next pass releases them and the connection lives.
 func TestReleaseInAWriteTransaction(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		g := open(t, Config{DSN: fileDSN(t, "_synchronous=OFF", "_cache_size=-65536"), Policy: tooMuch(1 << 20)})
@@ -169,8 +169,9 @@ func TestReleaseInAWriteTransaction(t *testing.T) {
 		}
 		wantErr(t, "INSERT", try(tx, "INSERT INTO big VALUES(-1, 1)"), nil)
 		wantErr(t, "Commit", tx.Commit(), nil)
+		sleep(time.Minute)
 		if n := holds(t, g.last()); n > 1<<20 {
-			t.Errorf("%d bytes after check-in", n)
+			t.Errorf("%d bytes when it was over", n)
 		}
 		if n := number(t, g, "SELECT count(*) FROM big"); n != 8*mib+1 || g.opened() != 1 {
 			t.Errorf("%d rows, %d connections", n, g.opened())
@@ -191,26 +192,39 @@ func wide(t testing.TB, on execer) {
 	}
 }
 
-// What a release does not bring down is recycled at check-in.
-func TestConnMemoryRecycles(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		g := open(t, Config{Policy: tooMuch(1 << 20)})
-		g.SetMaxOpenConns(1)
-		wide(t, g)
-		c := g.conn(t)
-		number(t, c, "SELECT count(*) FROM wide_1")
-		sleep(time.Minute)
-		if d := g.detail(g.last()); d.MemoryBytes < 1<<20 || d.MemoryBytes != holds(t, g.last()) {
-			t.Fatalf("%+v", d)
-		}
-		g.expect(t, []tracker.EventType{tracker.EventRecycled})
-		c.Close()
-		g.expect(t, []tracker.EventType{tracker.EventRecycled}, "recycled conn_memory")
-		number(t, g, "SELECT count(*) FROM wide_1")
-		if g.opened() != 2 {
-			t.Errorf("%d connections", g.opened())
-		}
-	})
+// A connection that a release does not bring down is given up once it sits in
+// the pool.
+func TestConnMemoryGivesUp(t *testing.T) {
+	for expire, want := range map[tracker.Expiry]struct {
+		event  string
+		opened int
+	}{tracker.Refresh: {"refreshed conn_memory", 1}, tracker.Close: {"recycled conn_memory", 2}} {
+		t.Run(expire.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				g := open(t, Config{Policy: limits(func(p *tracker.Policy) { p.ConnMemory, p.Expire = 1<<20, expire })})
+				g.SetMaxOpenConns(1)
+				wide(t, g)
+				types := []tracker.EventType{tracker.EventRefreshed, tracker.EventRecycled}
+				c := g.conn(t)
+				number(t, c, "SELECT count(*) FROM wide_1")
+				sleep(time.Minute)
+				if d := g.detail(g.last()); d.MemoryBytes < 1<<20 || d.MemoryBytes != holds(t, g.last()) {
+					t.Fatalf("%+v", d)
+				}
+				g.expect(t, types, "refreshed conn_memory") // it is leased
+				c.Close()
+				g.expect(t, types, "refreshed conn_memory") // check-in decides nothing
+				sleep(time.Minute)
+				g.expect(t, types, "refreshed conn_memory", want.event)
+				sleep(time.Hour) // and once is enough while it rests
+				g.expect(t, types, "refreshed conn_memory", want.event)
+				number(t, g, "SELECT count(*) FROM wide_1")
+				if g.opened() != want.opened {
+					t.Errorf("%d connections, want %d", g.opened(), want.opened)
+				}
+			})
+		})
+	}
 }
 
 // leak_memory: a suspect as long as it holds so much, and used on.
@@ -354,7 +368,7 @@ func TestPressureDestroysNothing(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				tr := tracker.New(tracker.Options{})
 				machineAt(tr, percent(95))
-				g := open(t, Config{DSN: fileDSN(t, k.dsn...), Tracker: tr, Policy: limits(func(p *tracker.Policy) { p.Pressure = 0.85 })})
+				g := open(t, Config{DSN: fileDSN(t, k.dsn...), Tracker: tr, Policy: limits(func(p *tracker.Policy) { p.Pressure, p.Expire = 0.85, tracker.Close })})
 				g.SetMaxOpenConns(1)
 				run(t, g, createT)
 				run(t, g, k.text...)
@@ -391,74 +405,78 @@ func TestPressureKeepsOpenTransactions(t *testing.T) {
 	})
 }
 
-// Idle connections are closed and what is leased stays; database/sql opens new
-// ones, and while it lasts only the heavy go at check-in, one in each interval
-// and never the last.
+// Idle connections are given up and what is leased stays; while it lasts, those
+// that are still heavy are given up once they are idle, and not at check-in.
 func TestPressureInAPool(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		tr := tracker.New(tracker.Options{})
-		used := percent(10)
-		machineAt(tr, used)
-		g := open(t, Config{Tracker: tr, Policy: limits(func(p *tracker.Policy) { p.Pressure = 0.85 })})
-		g.SetMaxIdleConns(10)
-		wide(t, g)
-		var conns []*sql.Conn
-		for range 6 {
-			c := g.conn(t)
-			number(t, c, "SELECT count(*) FROM wide_1")
-			conns = append(conns, c)
-		}
-		for _, c := range conns[4:] {
-			c.Close() // two are idle
-		}
-		tx := g.begin(t)
-		_ = tx.Rollback()
-		used.Store(95)
-		sleep(time.Minute)
-		told := g.events(tracker.EventPressure)
-		if len(told) != 1 || !told[0].Pressure.On || told[0].Pressure.Closed != 2 || told[0].Pressure.ClosedBytes < 3<<20 {
-			t.Fatalf("%v", told)
-		}
-		for _, c := range conns[:4] {
-			number(t, c, "SELECT count(*) FROM wide_2")
-		}
-		s := g.connector.Stats()
-		if s.ForceClosed != 2 || s.AggressiveCleanups != 1 || s.ActiveConnections != 4 || !s.MemoryMonitoring.MemoryPressure {
-			t.Errorf("%+v", s)
-		}
-		recycled := func(want int) {
-			t.Helper()
-			if n := len(g.events(tracker.EventRecycled)); n != want {
-				t.Errorf("%d recycled, want %d", n, want)
-			}
-		}
-		recycled(2)
-		for _, c := range conns[:4] {
-			c.Close()
-		}
-		recycled(3) // one of four
-		for range 3 {
-			sleep(time.Minute)
-			for range 3 {
-				number(t, g, "SELECT count(*) FROM wide_1")
-			}
-		}
-		if n := len(g.events(tracker.EventRecycled)); n < 4 || n > 6 {
-			t.Errorf("%d recycled after three minutes, want one a minute", n)
-		}
-		for range 10 {
-			sleep(time.Minute)
-			number(t, g, "SELECT count(*) FROM wide_1")
-		}
-		if s := g.Stats(); s.OpenConnections == 0 {
-			t.Error("the pool lost its last one")
-		}
-		used.Store(10)
-		sleep(time.Minute)
-		if told := g.events(tracker.EventPressure); len(told) != 2 || told[1].Pressure.On {
-			t.Errorf("%v", told)
-		}
-	})
+	for _, expire := range []tracker.Expiry{tracker.Refresh, tracker.Close} {
+		t.Run(expire.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				tr := tracker.New(tracker.Options{})
+				used := percent(10)
+				machineAt(tr, used)
+				g := open(t, Config{Tracker: tr, Policy: limits(func(p *tracker.Policy) { p.Pressure, p.Expire = 0.85, expire })})
+				g.SetMaxIdleConns(10)
+				wide(t, g)
+				var conns []*sql.Conn
+				for range 6 {
+					c := g.conn(t)
+					number(t, c, "SELECT count(*) FROM wide_1")
+					conns = append(conns, c)
+				}
+				for _, c := range conns[4:] {
+					c.Close() // two are idle
+				}
+				tx := g.begin(t)
+				_ = tx.Rollback()
+				used.Store(95)
+				sleep(time.Minute)
+				told := g.events(tracker.EventPressure)
+				if len(told) != 1 || !told[0].Pressure.On || told[0].Pressure.Released < 3<<20 {
+					t.Fatalf("%v", told)
+				}
+				givenUp := func() (refreshed, recycled int) {
+					return len(g.events(tracker.EventRefreshed)), len(g.events(tracker.EventRecycled))
+				}
+				refreshed, recycled := givenUp()
+				if closed := told[0].Pressure.Closed; closed != recycled || expire == tracker.Close && closed != 2 || recycled == 2 && expire == tracker.Refresh {
+					t.Errorf("%d closed, %d recycled", closed, recycled)
+				}
+				if refreshed+recycled < 2 {
+					t.Errorf("%d refreshed, %d recycled, want both that are idle given up", refreshed, recycled)
+				}
+				for _, c := range conns[:4] {
+					number(t, c, "SELECT count(*) FROM wide_2")
+				}
+				s := g.connector.Stats()
+				if s.ForceClosed != uint64(recycled) || s.AggressiveCleanups != 1 || s.ActiveConnections != 4 || !s.MemoryMonitoring.MemoryPressure {
+					t.Errorf("%+v", s)
+				}
+				for _, c := range conns[:4] {
+					c.Close()
+				}
+				if again, n := givenUp(); again != refreshed || n != recycled {
+					t.Errorf("given up at check-in: %d refreshed, %d recycled, before it %d and %d", again, n, refreshed, recycled)
+				}
+				sleep(2 * time.Minute)
+				again, n := givenUp()
+				if n-recycled+again-refreshed < 4 || expire == tracker.Close && n-recycled != 4 {
+					t.Errorf("%d refreshed, %d recycled, want the four that became idle given up", again-refreshed, n-recycled)
+				}
+				for range 10 {
+					sleep(time.Minute)
+					number(t, g, "SELECT count(*) FROM wide_1")
+				}
+				if expire == tracker.Refresh && len(descriptors(t, fileOf(g.dsn))) == 0 {
+					t.Error("the pool lost its last one")
+				}
+				used.Store(10)
+				sleep(time.Minute)
+				if told := g.events(tracker.EventPressure); len(told) != 2 || told[1].Pressure.On {
+					t.Errorf("%v", told)
+				}
+			})
+		})
+	}
 }
 
 // Without SQLite's functions the monitor works with the rest, and says so once.
