@@ -36,7 +36,8 @@ const (
 // chaosPolicy has limits of a few milliseconds.
 func chaosPolicy() tracker.Policy {
 	return tracker.Policy{
-		TxTimeout:      3 * time.Millisecond,
+		TxTimeout:      2 * time.Millisecond,
+		TxLimit:        3 * time.Millisecond,
 		LeakAfter:      5 * time.Millisecond,
 		MaxIdle:        10 * time.Millisecond,
 		MaxAccess:      20,
@@ -317,10 +318,13 @@ func (b *bank) crowd() {
 		for !b.over() {
 			time.Sleep(time.Duration(10+r.IntN(40)) * time.Millisecond) // a chaos pause
 			p := chaosPolicy()
-			p.TxTimeout += time.Duration(r.IntN(8)) * time.Millisecond
-			if r.IntN(3) == 0 {
-				p.TxTimeout = 0 // else it comes before leak_after
+			p.TxLimit += time.Duration(r.IntN(8)) * time.Millisecond
+			switch r.IntN(4) {
+			case 0:
+				p.TxTimeout, p.TxLimit = 0, 0 // else they come before leak_after
 				p.LeakAfter = 3 * time.Millisecond
+			case 1:
+				p.TxLimit = 0 // what works is left to work
 			}
 			if err := b.connector.SetPolicy(p); err != nil {
 				b.t.Error(err)
