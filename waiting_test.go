@@ -5,12 +5,15 @@ package leakguard
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // waitersOf opens a pool of n connections over a file with a table, whose
@@ -254,4 +257,69 @@ func TestLockIsPassedOn(t *testing.T) {
 func execAll(db *sql.DB, query string, args ...any) error {
 	_, err := db.Exec(query, args...)
 	return err
+}
+
+// An operation that was told to stop and is stuck in a function of the program
+// costs next to nothing, and is stopped when it goes on to another statement: SQLite
+// has forgotten by then.
+func TestStuckStatements(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy tracker.Policy
+		cancel func(cancel func(), g *guarded)
+		want   func(err error) bool
+	}{
+		"cancelled at once": {
+			policy: limits(nil),
+			cancel: func(cancel func(), _ *guarded) { cancel() },
+			want:   func(err error) bool { return err == context.Canceled },
+		},
+		"cancelled when attended": {
+			policy: limits(nil),
+			cancel: func(cancel func(), g *guarded) {
+				for g.last().gate.word.Load()&attended == 0 {
+					time.Sleep(time.Millisecond)
+				}
+				cancel()
+			},
+			want: func(err error) bool { return err == context.Canceled },
+		},
+		"condemned": {
+			policy: limits(func(p *tracker.Policy) { p.TxTimeout = 400 * time.Millisecond }),
+			cancel: func(_ func(), g *guarded) {
+				for g.last().gate.word.Load()&condemned == 0 {
+					time.Sleep(time.Millisecond)
+				}
+			},
+			want: func(err error) bool { _, ok := errors.AsType[*ReapedError](err); return ok },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, inside, release := blocking()
+			g := open(t, Config{Policy: c.policy, SQLite: d})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			tx, err := g.Begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback()
+			done := make(chan error)
+			go func() {
+				_, err := tx.ExecContext(ctx, "SELECT block(); "+endlessCount)
+				done <- err
+			}()
+			<-inside
+			c.cancel(cancel, g)
+			time.Sleep(1200 * time.Millisecond)
+			before := sleeps(t)
+			time.Sleep(time.Second)
+			if n := sleeps(t) - before; n > 600 {
+				t.Errorf("the process woke %d times in the second after", n)
+			}
+			close(release)
+			if err := <-done; !c.want(err) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Cancellation. go-sqlite3 starts a goroutine for each Exec with a context that
@@ -157,14 +158,18 @@ func (w *watch) attend(word uint64) {
 			return
 		case <-done:
 		}
-		t := newTicker()
+		began := time.Now()
+		t := time.NewTimer(watchInterval)
 		defer t.Stop()
-		// SQLite forgets an interrupt that comes before the first step.
+		// SQLite forgets an interrupt that comes before the first step. An operation
+		// that goes on to its next statement is hit within a sixteenth of the time
+		// since it was cancelled.
 		for w.stop(word) {
 			select {
 			case <-over:
 				return
 			case <-t.C:
+				t.Reset(min(max(time.Since(began)/16, watchInterval), watchSlowly))
 			}
 		}
 	}()

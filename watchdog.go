@@ -11,12 +11,14 @@ const (
 	// watchInterval is how long a cancelled operation goes on at the most
 	// while it is young. An older one has a goroutine that waits.
 	watchInterval = 2 * time.Millisecond
+	// watchSlowly is how often one that was told to stop and does not end is
+	// told again. It is stuck in a Go function of the program, or in one long step
+	// of SQLite, and knows already.
+	watchSlowly = 250 * time.Millisecond
 	// watchIdle is after how many ticks without a watched operation a
 	// connection leaves the list.
 	watchIdle = 50
 )
-
-func newTicker() *time.Ticker { return time.NewTicker(watchInterval) }
 
 // watchdog looks at the watched operations in flight. It is one goroutine for
 // the process and exists only while connections are listed; it holds them for
@@ -108,7 +110,7 @@ func (d *watchdog) settle() {
 
 func (d *watchdog) run(ended chan struct{}) {
 	defer close(ended)
-	t := newTicker()
+	t := time.NewTicker(watchInterval)
 	defer t.Stop()
 	for {
 		select {
@@ -144,7 +146,8 @@ func (d *watchdog) tick() bool {
 }
 
 // look sees to one connection and returns whether it stays on the list: not
-// without a watched operation for long, nor with one that is attended.
+// without a watched operation for long, nor with one that is attended. One that is
+// cancelled and does not end is attended, too.
 func (w *watch) look() bool {
 	word := w.c.gate.word.Load()
 	if word&(busy|watched) != busy|watched {
@@ -155,10 +158,10 @@ func (w *watch) look() bool {
 	switch {
 	case word&attended != 0:
 		return false
-	case w.cancelled():
-		w.stop(word) // by its generation: another operation is not hit
 	case word&^flags == w.seen:
 		w.attend(word)
+	case w.cancelled():
+		w.stop(word) // by its generation: another operation is not hit
 	}
 	w.seen = word &^ flags
 	return true

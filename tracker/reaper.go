@@ -6,10 +6,6 @@ import (
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 )
 
-// nudgeInterval is how often a condemned operation is interrupted again:
-// SQLite forgets an interrupt that comes before the statement's first step.
-const nudgeInterval = 2 * time.Millisecond
-
 // reaper looks at all connections again and again: it decides under
 // Tracker.mu and acts after it.
 type reaper struct {
@@ -25,7 +21,7 @@ type reaper struct {
 
 	// Of one look at a time.
 	nextScan  time.Duration
-	condemned []*Conn // operations to interrupt until they end
+	condemned []nudged // operations to interrupt until they end
 }
 
 // startLocked arms reaper and monitor if the pool can need them and they are at
@@ -72,8 +68,8 @@ func (r *reaper) look() (wait time.Duration) {
 		r.walSizes(now)
 	}
 	wait = r.nextScan - now
-	if r.nudge() {
-		wait = min(wait, nudgeInterval)
+	if soon, any := r.nudge(now); any {
+		wait = min(wait, soon)
 	}
 	return wait
 }
@@ -83,19 +79,6 @@ func (r *reaper) changed() bool {
 	r.t.mu.Lock()
 	defer r.t.mu.Unlock()
 	return r.epoch != r.t.epoch
-}
-
-// nudge interrupts what is still condemned and reports whether anything is.
-func (r *reaper) nudge() bool {
-	left := r.condemned[:0]
-	for _, c := range r.condemned {
-		if c.control.Nudge() {
-			left = append(left, c)
-		}
-	}
-	clear(r.condemned[len(left):])
-	r.condemned = left
-	return len(left) > 0
 }
 
 // findings is what a scan wants done, collected under the lock.
@@ -520,7 +503,7 @@ func (r *reaper) carry(f *findings) {
 		c := o.conn
 		out := c.control.Carry(o)
 		if out == Condemned {
-			r.condemned = append(r.condemned, c)
+			r.condemned = append(r.condemned, nudged{conn: c})
 			continue
 		}
 		if out == Void {

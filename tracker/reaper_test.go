@@ -951,6 +951,37 @@ func TestCondemned(t *testing.T) {
 	})
 }
 
+// What does not end is nudged more and more seldom, but never less than four times a
+// second: it may go on to another statement.
+func TestCondemnedForLong(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout = 10 * mins }))
+		f := l.open(p, true)
+		f.begin("BEGIN", "")
+		f.enter()
+		l.until(12 * mins)
+		f.leave()
+		l.sleep(sec)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		last := f.nudges[len(f.nudges)-1]
+		if f.nudges[0] != 11*mins || last < 12*mins || last > 12*mins+250*time.Millisecond {
+			t.Errorf("nudged from %v to %v, want from 11m until it is over", f.nudges[0], last)
+		}
+		for i, at := range f.nudges[1 : len(f.nudges)-1] {
+			age := f.nudges[i] - 11*mins
+			// Sooner if the reaper is there anyhow.
+			if gap, want := at-f.nudges[i], min(max(age/16, 2*time.Millisecond), 250*time.Millisecond); gap < want/2 || gap > want+time.Millisecond {
+				t.Fatalf("nudged after %v and %v later, want %v later", age, gap, want)
+			}
+		}
+		if after := slices.IndexFunc(f.nudges, func(at time.Duration) bool { return at > 11*mins+sec }); len(f.nudges)-after > 300 {
+			t.Errorf("%d nudges in the 59 s behind the first one", len(f.nudges)-after)
+		}
+		checkBalance(t, p.Stats(), 0)
+	})
+}
+
 // While something is nudged, checks of other connections go on in time, and
 // several operations are nudged together.
 func TestCondemnedTogether(t *testing.T) {
@@ -974,8 +1005,8 @@ func TestCondemnedTogether(t *testing.T) {
 			"5.5s reaped transaction tx_limit #1",
 			"7s suspect rows leak_after #3", "8s reaped rows leak_after #3",
 			"9.999s reaped transaction tx_limit #2")
-		if len(a.nudges) < 250 || len(a.nudges) > 252 || len(b.nudges) < 2500 || len(b.nudges) > 2502 {
-			t.Errorf("%d and %d nudges, want 251 and 2501", len(a.nudges), len(b.nudges))
+		if a, b := len(a.nudges), len(b.nudges); a < 40 || a > 80 || b < 80 || b > 130 || b < a+20 {
+			t.Errorf("%d and %d nudges: more and more seldom, each on its own", a, b)
 		}
 		checkBalance(t, p.Stats(), 0)
 	})

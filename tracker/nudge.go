@@ -1,0 +1,46 @@
+package tracker
+
+import "time"
+
+const (
+	// nudgeInterval is how soon a condemned operation is interrupted again:
+	// SQLite forgets an interrupt that comes before the statement's first step.
+	nudgeInterval = 2 * time.Millisecond
+	// nudgeSlowly is how soon one is that has not ended for long. It is stuck in
+	// a Go function of the program, or in one long step of SQLite, which has
+	// the interrupt already.
+	nudgeSlowly = 250 * time.Millisecond
+)
+
+// nudged is a condemned operation that is interrupted until it ends. Times are
+// the reaper's.
+type nudged struct {
+	conn        *Conn
+	known       bool // the rest is set
+	first, last time.Duration
+	pause       time.Duration // until the next one
+}
+
+// nudge interrupts what is still condemned and due, and returns when to come
+// back; false if nothing is condemned. An operation that goes on to its next
+// statement is hit within a sixteenth of the time that it has been condemned.
+func (r *reaper) nudge(now time.Duration) (wait time.Duration, any bool) {
+	wait = nudgeSlowly
+	left := r.condemned[:0]
+	for _, n := range r.condemned {
+		if !n.known {
+			n.known, n.first = true, now
+		}
+		if now-n.last >= n.pause/2 { // half the time has passed, and the reaper is here already
+			if !n.conn.control.Nudge() {
+				continue
+			}
+			n.last, n.pause = now, min(max((now-n.first)/16, nudgeInterval), nudgeSlowly)
+		}
+		wait = min(wait, n.last+n.pause-now)
+		left = append(left, n)
+	}
+	clear(r.condemned[len(left):])
+	r.condemned = left
+	return wait, len(left) > 0
+}
