@@ -148,7 +148,7 @@ func (c *conn) carry(o *tracker.Order) tracker.Outcome {
 // that keeps its locks. See https://www.sqlite.org/c3ref/close.html.
 func (c *conn) reapLease(o *tracker.Order) tracker.Outcome {
 	why := c.session.verify(c)
-	if why == "" && c.wrapped && !c.rec.Pool().SeesCheckIns() {
+	if why == "" && c.wrapped && !c.sawCheckIn {
 		why = "a wrapper around the driver hides check-ins: who has the connection is not known"
 	}
 	var err error = reaped(o.Leaks[0])

@@ -24,6 +24,8 @@ type conn struct {
 	// wrapped: database/sql reaches it through somebody else's driver, which may
 	// hide ResetSession and IsValid. Immutable.
 	wrapped bool
+	// sawReset and sawCheckIn: ResetSession and IsValid were called.
+	sawReset, sawCheckIn bool
 	// discard: not fit for the pool; IsValid says so at check-in.
 	discard bool
 	// busyHandler: the guard's own is installed; progress: so is its progress

@@ -31,6 +31,8 @@ type Connector struct {
 
 	// polled: a text that named PRAGMA data_version passed by.
 	polled atomic.Bool
+	// leaving is held while one of its connections is about to be closed in the pool.
+	leaving sync.Mutex
 
 	mu     sync.Mutex
 	closed bool

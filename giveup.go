@@ -17,18 +17,25 @@ func (c *conn) giveUp(o *tracker.Order) tracker.Outcome {
 	var again reopening
 	closes := false
 	out := c.crossing(o, func() tracker.Outcome {
-		if again, closes = c.closable(); closes {
+		var why string
+		if again, why, closes = c.closable(); closes {
 			return tracker.Done
 		}
-		return c.renew(o.Reason)
+		return c.renew(o.Reason, why)
 	})
 	if !closes || out == tracker.Void {
 		return out
 	}
-	opens := again.works()
+	// One at a time, for each asks what the others are; the next look comes back.
+	if !c.connector.leaving.TryLock() {
+		return tracker.Void
+	}
+	defer c.connector.leaving.Unlock()
+	opens := again.works() && (!c.refreshes() || again.keepsWAL() && c.others())
 	return c.crossing(o, func() tracker.Outcome {
-		if _, closes = c.closable(); !closes || !opens || c.refreshes() && !c.rec.Leave() {
-			return c.renew(o.Reason)
+		_, why, closes := c.closable()
+		if !closes || !opens || c.refreshes() && !c.rec.Leave() {
+			return c.renew(o.Reason, why)
 		}
 		c.finalizeAll()
 		c.rec.Recycled(o.Reason)
@@ -57,26 +64,61 @@ func (c *conn) refreshes() bool { return c.rec.Pool().Policy().Expire == tracker
 
 // closable reports whether the connection sits in the pool and may be closed there,
 // as far as it can be told without the file, and what there is to find out about
-// that. The caller is inside the gate. No query is run: it would take a lock on the
-// file, and count as a look at it for PRAGMA data_version.
-func (c *conn) closable() (again reopening, ok bool) {
-	if c.leased || c.txn.open || c.txn.tomb != nil || len(c.rows) > 0 || c.hidden() {
-		return again, false
-	}
+// that; why says what it carries that keeps it open. The caller is inside the gate.
+// Unless everything without session state is closed, no query is run: it would take a
+// lock on the file, and count as a look at it for PRAGMA data_version.
+func (c *conn) closable() (again reopening, why string, ok bool) {
 	s := &c.session
+	why = s.forever
+	if c.leased || c.txn.open || c.txn.tomb != nil || len(c.rows) > 0 || c.hidden() {
+		return again, why, false
+	}
 	readOnly, known := c.db.ReadOnly()
 	again = reopening{c.connector.traits, s.path, s.file, readOnly}
 	if !c.refreshes() {
-		return again, known && s.verify(c) == ""
+		why = s.verify(c)
+		return again, why, known && why == ""
 	}
-	past, recalled := c.db.History()
-	return again, known && recalled && past == capi.History{} && s.none() && !c.connector.polled.Load()
+	return again, why, known && c.spotless() && !c.connector.polled.Load()
+}
+
+// spotless reports whether a fresh connection would be the same to SQL: without
+// history and session state. The caller is inside the gate.
+func (c *conn) spotless() bool {
+	past, known := c.db.History()
+	return known && past == capi.History{} && c.session.none() && !c.txn.open && c.txn.tomb == nil
+}
+
+// others reports whether all other connections that sit in the pool are spotless.
+// Closing one shifts the stack of free connections: those who would have got this one
+// get the next below, which must be the same to them. One that is out comes back on
+// top of the gap.
+func (c *conn) others() bool {
+	for _, k := range c.rec.Pool().Controls() {
+		n := k.(control).conn.Value()
+		if n == nil || n == c {
+			continue
+		}
+		if !n.gate.try() {
+			if n.gate.word.Load()&busy != 0 {
+				continue // out
+			}
+			return false
+		}
+		same := n.gate.word.Load()&dead != 0 || n.leased || !n.raw.Load() && n.spotless()
+		n.gate.release()
+		if !same {
+			return false
+		}
+	}
+	return true
 }
 
 // hidden reports whether a wrapper around the driver hides ResetSession or IsValid
 // from database/sql, as far as is known: then nobody says that a connection in the
-// pool is closed, and a statement would fail for it.
-func (c *conn) hidden() bool { return c.wrapped && !c.rec.Pool().SeesHooks() }
+// pool is closed, and a statement would fail for it. Each connection speaks for
+// itself: a Connector may be under two wrappers.
+func (c *conn) hidden() bool { return c.wrapped && !(c.sawReset && c.sawCheckIn) }
 
 // reopening is what a connection that takes another one's place has to open.
 type reopening struct {
@@ -97,17 +139,23 @@ func (r reopening) works() bool {
 	if path, ok := capi.Reopens(r.dsn.path, r.readOnly); !ok || path != r.path || !identify(path).same(r.file) {
 		return false
 	}
-	if !identify(r.path + "-wal").known() {
+	if !r.keepsWAL() {
 		return true
 	}
 	return mayOpen(r.path+"-wal", !r.readOnly) && mayOpen(r.path+"-shm", !r.readOnly)
 }
 
-// renew refreshes the connection where it is. The caller is inside the gate.
-func (c *conn) renew(reason tracker.Reason) tracker.Outcome {
+// keepsWAL reports whether the file has a write-ahead log. Without one, opening the
+// file takes a lock that somebody may hold when the pool opens it next, where a
+// connection that is open answers what needs no lock.
+func (r reopening) keepsWAL() bool { return identify(r.path + "-wal").known() }
+
+// renew refreshes the connection where it is, and tells why it stays open. The caller
+// is inside the gate.
+func (c *conn) renew(reason tracker.Reason, why string) tracker.Outcome {
 	c.refresh(reason)
-	if c.session.forever != "" {
-		c.rec.ReportKept(c.session.forever)
+	if why != "" {
+		c.rec.ReportKept(why)
 	}
 	return tracker.Refreshed
 }
@@ -133,10 +181,13 @@ func (c *conn) expire(reason tracker.Reason) bool {
 		if p.Mode() == tracker.Enforce {
 			return true
 		}
-		if again, ok := c.closable(); ok && again.works() {
+		again, why, ok := c.closable()
+		if ok && again.works() {
 			c.rec.Recycled(reason)
 			return false
 		}
+		c.renew(reason, why)
+		return true
 	}
 	c.refresh(reason)
 	return true
@@ -145,7 +196,7 @@ func (c *conn) expire(reason tracker.Reason) bool {
 // shownReset notes that ResetSession is not hidden, and reports whether the
 // connection may be used: one that is not fit for the pool gets here if IsValid is.
 func (c *conn) shownReset(f uint64) bool {
-	c.rec.Pool().SawReset()
+	c.sawReset = true
 	if c.leased {
 		c.missedCheckIn(f)
 	}

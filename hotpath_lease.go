@@ -124,8 +124,9 @@ func (c *conn) IsValid() bool {
 		c.rec.Recorded()
 		c.drain()
 		c.takeBack(f)
-		if c.wrapped {
-			c.rec.Pool().SawCheckIn()
+		if c.wrapped && !c.sawCheckIn {
+			c.sawCheckIn = true
+			c.rec.SawCheckIn()
 		}
 		c.rec.Record()
 	}

@@ -3,6 +3,7 @@ package leakguard
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"io"
 	"runtime"
 	"weak"
@@ -220,6 +221,9 @@ func (r *rows) Close() error {
 		return c.leave(nil)
 	}
 	st.out = false
+	if st.err != nil && errors.Is(st.err, ErrReaped) {
+		c.rec.Acknowledged()
+	}
 	failed := st.failed
 	var err error
 	if st.slot >= 0 {

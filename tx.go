@@ -68,6 +68,7 @@ func (t *tx) Commit() error {
 		}
 		if c.inner.AutoCommit() {
 			c.exhume() // database/sql lets nothing more of this transaction through
+			c.rec.Acknowledged()
 		} else {
 			c.discard = true
 		}
@@ -97,6 +98,7 @@ func (t *tx) Rollback() error {
 	if f&tombed != 0 {
 		byGuard := c.txn.tomb.byGuard
 		c.exhume() // end buries it again if the transaction cannot be ended
+		c.rec.Acknowledged()
 		if byGuard && c.inner.AutoCommit() {
 			return c.leave(nil)
 		}

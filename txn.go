@@ -46,16 +46,18 @@ type tomb struct {
 // to be the one who comes back, and is told until leak_after has passed.
 //
 // Where a wrapper hides the pool's hooks nobody says that the connection is in the
-// pool, nor can it be replaced: there the tomb ends with the one who meets it, or
-// the connection would be of no use to anybody for good.
+// pool, nor can it be replaced: there the tomb of a transaction by SQL text ends with
+// who meets it after leak_after, or the connection would be of no use to anybody for
+// good.
 func (t *tomb) refuse(c *conn) error {
-	shown := !c.wrapped || c.rec.Pool().SeesSome()
+	shown := !c.wrapped || c.sawReset || c.sawCheckIn
 	if t.pooled || !shown && c.txn.byText {
 		limit := c.connector.pool.Policy().LeakAfter
-		switch over := t.byGuard || limit > 0 && time.Since(t.since) >= limit; {
-		case over && shown:
+		waited := limit > 0 && time.Since(t.since) >= limit
+		switch {
+		case shown && (t.byGuard || waited):
 			c.discard = true
-		case over:
+		case !shown && waited:
 			c.exhume()
 		}
 	}
@@ -254,6 +256,7 @@ func (c *conn) rollbackText(class textClass, query string) (rest string, done bo
 		}
 	}
 	c.exhume()
+	c.rec.Acknowledged()
 	if class&textMulti == 0 {
 		return "", true, nil
 	}

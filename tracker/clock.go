@@ -25,8 +25,8 @@ func InBubble() bool {
 }
 
 // reaperClock is the time that ages are measured in. It advances by what was
-// slept, never by much more than was planned, so a suspended machine, a
-// stopped process or a jump of the clock ages nothing.
+// slept; where that is much more than was planned, by what was planned, so a
+// suspended machine, a stopped process or a jump of the clock ages nothing.
 type reaperClock struct {
 	elapsed time.Duration
 	last    time.Duration // on the tracker's clock
@@ -37,7 +37,7 @@ type reaperClock struct {
 func (r *reaperClock) tick(now time.Duration) time.Duration {
 	step := now - r.last
 	if limit := r.planned + r.planned/2 + 50*time.Millisecond; step > limit {
-		step = limit
+		step = r.planned
 	}
 	if step > 0 {
 		r.elapsed += step

@@ -53,7 +53,6 @@ type Conn struct {
 	lost     atomic.Bool   // a call never came back from SQLite: hands off
 
 	wrapped   bool // see Wrapped
-	leaseTold bool // that the present lease began; the owner's alone
 	unwatched bool // does not count for Tracker.watched, guarded by Tracker.mu
 	slot      int  // in Tracker.conns, guarded by Tracker.mu
 
@@ -148,12 +147,21 @@ func (c *Conn) Register(control Control) {
 // lease ends, and a connection that rests may sit in the pool.
 func (c *Conn) Wrapped() { c.wrapped = true }
 
+// SawCheckIn says that database/sql calls IsValid on a wrapped connection, hence on
+// those of its pool, as far as leases are judged.
+func (c *Conn) SawCheckIn() { c.pool.checkIns.Store(true) }
+
 // maybePooled reports whether what seems to be a lease may be a connection that sits
 // in the pool, because nobody says so, and notes that: nothing can be said against
 // it. Tracker.mu and Conn.mu are held.
 func (c *Conn) maybePooled() bool {
-	if !c.wrapped || c.pool.checkIns.Load() || c.tx.id != 0 || c.rows.n > 0 {
+	if !c.wrapped || c.tx.id != 0 || c.rows.n > 0 {
 		return false
+	}
+	if c.pool.checkIns.Load() {
+		// A wrapper that opens connections from a goroutine of its own hides
+		// whether one is for the pool's stock: until it is used, nobody knows.
+		return c.word.Load()&^FlagBits == 0
 	}
 	c.pool.lacksLocked("check-ins, which a wrapper around the driver hides: leases that hold nothing are not judged")
 	return true

@@ -3,6 +3,7 @@ package tracker
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,8 @@ type subscriber struct {
 // Subscribe calls f for every event, in order, on the tracker's dispatcher:
 // one goroutine for all, outside every lock. f may call anything, sql.DB.Close
 // included; while it runs, later events wait, and beyond 1024 of them events
-// are dropped and counted. Of the leases that f takes itself nothing is told. A panic
+// are dropped and counted. Of the connections that f itself opens, takes, gives back
+// and closes nothing is told. A panic
 // in f is contained and counted. cancel ends it; a call of f that is under way may
 // still finish. It panics if f is nil.
 func (t *Tracker) Subscribe(f func(Event)) (cancel func()) {
@@ -97,6 +99,7 @@ func (q *queue) subscribed() bool {
 func (t *Tracker) emit(e Event) {
 	e.Pool = e.pool.name
 	q := &t.queue
+	own := e.level() == slog.LevelDebug && q.tells()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e.Time = t.clock.at(t.clock.now()) // under the lock: in the order of the history
@@ -106,7 +109,7 @@ func (t *Tracker) emit(e Event) {
 	if e.leak() {
 		t.leaks.add(e)
 	}
-	if len(q.subs) == 0 && !e.logged() {
+	if own || len(q.subs) == 0 && !e.logged() {
 		return
 	}
 	if len(q.waiting) >= queueSize {
@@ -187,7 +190,30 @@ func (q *queue) tells() bool {
 	q.mu.Lock()
 	running := q.running
 	q.mu.Unlock()
-	return running && callstack.Capture(nil).Calls("github.com/sqlite-leakguard/sqlite-leakguard/tracker.(*queue).contain")
+	if !running {
+		return false
+	}
+	const contain = "github.com/sqlite-leakguard/sqlite-leakguard/tracker.(*queue).contain"
+	s := callstack.Capture(nil)
+	if s.Calls(contain) {
+		return true
+	}
+	return s.Partial() && calls(contain)
+}
+
+// calls is Stack.Calls for a stack that is deeper than those are, and slow.
+func calls(function string) bool {
+	pcs := make([]uintptr, 1024)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for {
+		f, more := frames.Next()
+		if f.Function == function {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }
 
 // contain runs somebody else's code. A panic ends here; runtime.Goexit cannot

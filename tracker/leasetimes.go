@@ -36,9 +36,8 @@ func (c *Conn) leaseBegan() {
 	if t.leaseTimes.on.Load() {
 		c.timed = leaseTimed{c.accesses, t.clock.now()}
 	}
-	if t.leaseTold.Load() && !t.queue.tells() {
+	if t.leaseTold.Load() {
 		c.emit(EventCheckOut)
-		c.leaseTold = true
 	}
 }
 
@@ -48,8 +47,7 @@ func (c *Conn) leaseEnded() {
 	if t.leaseTimes.on.Load() && c.timed.access == c.accesses {
 		t.leaseTimes.add(t, leaseTime{c.pool, t.clock.now() - c.timed.began})
 	}
-	if c.leaseTold {
-		c.leaseTold = false
+	if t.leaseTold.Load() {
 		c.emit(EventCheckIn)
 	}
 }

@@ -39,6 +39,14 @@ func (c *Conn) Settle(o *Order, out Outcome) {
 	}
 }
 
+// Acknowledged says that the holder of the lease knows what was undone of it: it is a
+// lease like any other again. The caller is inside the driver's gate.
+func (c *Conn) Acknowledged() {
+	c.lock()
+	c.undone = nil
+	c.unlock()
+}
+
 // Proven reports a resource whose handle was collected. undone says whether it
 // was closed just now.
 func (c *Conn) Proven(r *Resource, undone bool) {

@@ -56,9 +56,9 @@ type Pool struct {
 
 	blamed atomic.Int64 // tracker time of the last Blame, 0 never
 
-	// checkIns and resets say that database/sql calls IsValid and ResetSession on
-	// connections that it reaches through somebody else's driver.
-	checkIns, resets atomic.Bool
+	// checkIns says that database/sql calls IsValid on connections that it reaches
+	// through somebody else's driver.
+	checkIns atomic.Bool
 
 	n     counters
 	tally tally
@@ -223,31 +223,6 @@ func (p *Pool) Controls() []Control {
 func (p *Pool) Records() []Record {
 	return p.tracker.records(p)
 }
-
-// SawCheckIn says that database/sql calls IsValid on a connection that it reaches
-// through a wrapper around the driver (see Conn.Wrapped).
-func (p *Pool) SawCheckIn() {
-	if !p.checkIns.Load() {
-		p.checkIns.Store(true)
-	}
-}
-
-// SawReset says that of ResetSession.
-func (p *Pool) SawReset() {
-	if !p.resets.Load() {
-		p.resets.Store(true)
-	}
-}
-
-// SeesCheckIns reports whether SawCheckIn was called.
-func (p *Pool) SeesCheckIns() bool { return p.checkIns.Load() }
-
-// SeesHooks reports whether both SawCheckIn and SawReset were, SeesSome whether one
-// of them was.
-func (p *Pool) SeesHooks() bool { return p.checkIns.Load() && p.resets.Load() }
-
-// SeesSome: see SeesHooks.
-func (p *Pool) SeesSome() bool { return p.checkIns.Load() || p.resets.Load() }
 
 // Lacks adds what turned out to be missing to what Stats says.
 func (p *Pool) Lacks(what string) {

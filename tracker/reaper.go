@@ -417,6 +417,9 @@ func (c *Conn) giveUp(f *findings, word uint64, reason Reason) {
 	if c.seen.rested || c.pool.mode != Enforce || c.memory.gone { // its handle is closed
 		return
 	}
+	if c.leased && c.pool.policy.Load().Expire == Close {
+		return // it is closed when it is back in the pool
+	}
 	c.seen.rested = true
 	f.orders = append(f.orders, &Order{Scope: ScopeGiveUp, Reason: reason, Word: word, conn: c})
 }

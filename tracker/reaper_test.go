@@ -955,7 +955,7 @@ func TestCondemned(t *testing.T) {
 // second: it may go on to another statement.
 func TestCondemnedForLong(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout = 10 * mins }))
+		p := l.pool(Enforce, limits(func(p *Policy) { p.TxLimit = 10 * mins }))
 		f := l.open(p, true)
 		f.begin("BEGIN", "")
 		f.enter()
