@@ -2,6 +2,8 @@ package tracker
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -155,5 +157,46 @@ func BenchmarkEmit(b *testing.B) {
 				tr.emit(e)
 			}
 		})
+	}
+}
+
+// One check of many pools, each with a file of its own, at rest and where all have
+// moved. It includes measuring their logs.
+func BenchmarkLookFiles(b *testing.B) {
+	for _, n := range []int{250, 2000} {
+		for _, moved := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%d/moved=%v", n, moved), func(b *testing.B) {
+				tr := New(Options{History: 1})
+				r := &tr.reaper
+				r.running = true // so that the timer does not set it off
+				dir := b.TempDir()
+				var conns []*Conn
+				for i := range n {
+					p := newPool(b, tr, PoolConfig{Logger: quiet})
+					c := p.New(false, "")
+					c.OpenedFile(File{Path: filepath.Join(dir, fmt.Sprint(i)), Device: 1, Inode: uint64(i + 1)})
+					if err := os.WriteFile(c.file.Path+"-wal", nil, 0o600); err != nil {
+						b.Fatal(err)
+					}
+					c.Register(still{})
+					conns = append(conns, c)
+				}
+				b.Cleanup(func() {
+					for _, c := range conns {
+						c.Close()
+					}
+				})
+				b.ReportAllocs()
+				for b.Loop() {
+					if moved {
+						for _, c := range conns {
+							c.word.Add(FlagBits + 1)
+						}
+					}
+					r.wakeLocked()
+					r.look()
+				}
+			})
+		}
 	}
 }

@@ -52,9 +52,11 @@ type Conn struct {
 	jitter   float64       // share of MaxLifetime taken off
 	lost     atomic.Bool   // a call never came back from SQLite: hands off
 
-	wrapped   bool // see Wrapped
-	unwatched bool // does not count for Tracker.watched, guarded by Tracker.mu
-	slot      int  // in Tracker.conns, guarded by Tracker.mu
+	wrapped   bool    // see Wrapped
+	unwatched bool    // does not count for Tracker.watched, guarded by Tracker.mu
+	slot      int     // in Tracker.conns, guarded by Tracker.mu
+	wal       *walLog // nil in memory; guarded by Tracker.mu
+	walSlot   int     // in walLog.conns, guarded by Tracker.mu
 
 	seen   seen
 	memory memory // guarded by Tracker.mu
@@ -104,6 +106,7 @@ type seen struct {
 	// forgotten is when the lease was first found without activity.
 	forgotten time.Duration
 	most      *Leak // reported: too many statements
+	pins      bool  // something is open that can keep the WAL from being reset
 }
 
 // Open registers a connection. leased says whether it is checked out at once;

@@ -47,8 +47,9 @@ type PoolFigures struct {
 	// Memory is what SQLite held for the open connections when the memory
 	// monitor last looked, in bytes.
 	Memory int64
-	// WAL is the size of the database's write-ahead log at the last check, in
-	// bytes. Of several pools of one file the oldest has it, the others 0.
+	// WAL is the size of the database's write-ahead log, in bytes, as it was
+	// measured last (see Stats.WALBytes). Of several pools of one file the oldest
+	// has it, the others 0.
 	WAL int64
 }
 
@@ -90,7 +91,7 @@ func (t *Tracker) Figures() Figures {
 		f.Pools = append(f.Pools, n)
 	}
 	for _, p := range t.walPoolsLocked() {
-		f.Pools[at[p]].WAL = p.wal
+		f.Pools[at[p]].WAL = p.wal.size
 	}
 	for _, c := range t.conns {
 		if i, ok := at[c.pool]; ok {

@@ -68,8 +68,7 @@ type Pool struct {
 	open   int             // connections, guarded by Tracker.mu
 	short  shortage        // guarded by Tracker.mu
 	closed bool            // guarded by Tracker.mu
-	file   File            // of the newest connection, guarded by Tracker.mu
-	wal    int64           // size of its WAL at the last check, guarded by Tracker.mu
+	wal    *walLog         // of the newest connection's file, nil in memory; guarded by Tracker.mu
 }
 
 // count counts for the pool and for its tracker, which outlives it.

@@ -21,7 +21,8 @@ type reaper struct {
 
 	// Of one look at a time.
 	nextScan  time.Duration
-	condemned []nudged // operations to interrupt until they end
+	condemned []nudged  // operations to interrupt until they end
+	due       []walFile // of the last look, for its memory
 }
 
 // startLocked arms reaper and monitor if the pool can need them and they are at
@@ -154,6 +155,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		}
 		c.was, s.active, c.fresh, s.rested = word, now, false, false
 	}
+	c.movedWAL(moved || busy, c.tx.id != 0 || c.rows.n > 0 || c.raw)
 	if c.leased {
 		c.lease.see(now)
 		c.stampLease(t.now())

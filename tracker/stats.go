@@ -45,7 +45,10 @@ type Stats struct {
 
 	// Blocked counts operations that failed because somebody else held a lock.
 	Blocked uint64 `json:"blocked"`
-	// WALBytes is the size of the write-ahead logs at the last check.
+	// WALBytes is the size of the write-ahead logs as they were measured last: at the
+	// last check those of which a connection had moved since, or held a transaction or
+	// rows open; of the others, which only somebody beside the guard can change, 50 are
+	// measured at each check, in turn.
 	WALBytes int64 `json:"wal_bytes"`
 
 	OpenTransactions int `json:"open_transactions"`
@@ -171,10 +174,10 @@ func (t *Tracker) stats(only *Pool) Stats {
 	}
 	if only == nil {
 		for _, p := range t.walPoolsLocked() {
-			s.WALBytes += p.wal
+			s.WALBytes += p.wal.size
 		}
-	} else if only.open > 0 {
-		s.WALBytes = only.wal
+	} else {
+		s.WALBytes = only.walBytesLocked()
 	}
 	slices.Sort(s.Missing)
 	s.Missing = slices.Compact(s.Missing)

@@ -35,6 +35,7 @@ type Tracker struct {
 	lastNumber map[string]int
 	conns      []*Conn
 	pulses     []*pulse // theirs, in the same order
+	wals       walLogs
 	detectors  []*detector
 	epoch      uint64 // counts changes of policy and detectors
 	heard      bool   // what the pools were told, see Pool.heard
@@ -170,11 +171,11 @@ func (t *Tracker) add(c *Conn) {
 	if c.pool.heard.Load() != t.heard { // closed meanwhile
 		c.pool.heard.Store(t.heard)
 	}
-	c.pool.file = c.file
 	c.pool.open++
 	if c.unwatched = !c.pool.watched(); !c.unwatched {
 		t.watched++
 	}
+	t.wals.join(c)
 	c.pool.n.created++
 	t.n.created++
 	t.startLocked(c.pool)
@@ -196,6 +197,7 @@ func (t *Tracker) remove(c *Conn, accesses int64) (removed bool, most *Leak) {
 	t.conns, t.pulses = t.conns[:last], t.pulses[:last]
 	c.slot = -1
 	c.pool.open--
+	t.wals.leave(c)
 	c.goneLocked()
 	again := reused(accesses)
 	c.pool.n.reused += again
@@ -213,6 +215,9 @@ func (t *Tracker) unwatchLocked(c *Conn) {
 		return
 	}
 	c.unwatched = true
+	if c.wal != nil {
+		c.wal.blind++
+	}
 	if t.watched--; t.watched == 0 {
 		t.reaper.restLocked()
 		t.monitor.restLocked()

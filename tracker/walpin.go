@@ -10,66 +10,55 @@ import (
 // as the oldest snapshot is read: https://www.sqlite.org/wal.html#ckpt. It is
 // named when the file has grown beyond wal_limit.
 
-// walFile is the WAL of one database file.
+// walFile is the WAL of one database file as it was found.
 type walFile struct {
-	file  File
+	log   *walLog
 	limit int64
 	size  int64
 }
 
-// walFiles lists the files of the pools that have a limit, each once.
-func (t *Tracker) walFiles() (out []walFile) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-next:
-	for _, p := range t.pools {
-		if p.file.Path == "" || p.open == 0 || !p.watched() {
-			continue
-		}
-		limit := p.policy.Load().WALLimit
-		for i := range out {
-			if w := &out[i]; w.file.Same(p.file) {
-				if limit > 0 && (w.limit == 0 || limit < w.limit) {
-					w.limit = limit
-				}
-				continue next
-			}
-		}
-		out = append(out, walFile{file: p.file, limit: limit})
-	}
-	return out
-}
-
-// walSizes looks at the files and names who pins the large ones.
+// walSizes looks at the files that are due and names who pins the large ones.
+// Nothing but stat: closing a descriptor of the database would drop the locks that
+// the process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
 func (r *reaper) walSizes(now time.Duration) {
-	for _, w := range r.t.walFiles() {
-		if info, err := os.Stat(w.file.Path + "-wal"); err == nil {
+	r.t.mu.Lock()
+	due := r.t.wals.due(r.due[:0])
+	r.t.mu.Unlock()
+	r.due = due
+	for _, w := range due {
+		if info, err := os.Stat(w.log.path); err == nil {
 			w.size = info.Size()
 		}
 		var f findings
 		r.t.pinned(&f, w, now)
 		r.carry(&f)
 	}
+	clear(due)
 }
 
 // walPoolsLocked returns one pool for each write-ahead log: of those of its file
 // with connections the oldest. Tracker.mu is held.
-func (t *Tracker) walPoolsLocked() map[File]*Pool {
-	oldest := make(map[File]*Pool)
+func (t *Tracker) walPoolsLocked() map[*walLog]*Pool {
+	oldest := make(map[*walLog]*Pool)
 	for _, p := range t.pools {
-		if p.wal == 0 || p.open == 0 { // without connections nobody looks at it
+		if p.walBytesLocked() == 0 {
 			continue
 		}
-		key := p.file
-		if key.Inode != 0 {
-			key.Path = "" // one of several
-		}
-		o := oldest[key]
+		o := oldest[p.wal]
 		if o == nil || cmp.Or(cmp.Compare(p.opened, o.opened), cmp.Compare(p.name, o.name)) < 0 {
-			oldest[key] = p
+			oldest[p.wal] = p
 		}
 	}
 	return oldest
+}
+
+// walBytesLocked is the size of the log of the pool's file, 0 without
+// connections: nobody looks at it then. Tracker.mu is held.
+func (p *Pool) walBytesLocked() int64 {
+	if p.wal == nil || p.open == 0 {
+		return 0
+	}
+	return p.wal.size
 }
 
 // pinned brings the suspicions about one WAL up to date.
@@ -81,16 +70,9 @@ func (t *Tracker) pinned(f *findings, w walFile, now time.Duration) {
 	}
 	var readers []reader
 	t.mu.Lock()
-	for _, p := range t.pools {
-		if p.file.Same(w.file) {
-			p.wal = w.size
-		}
-	}
+	w.log.size = w.size
 	at := t.now()
-	for _, c := range t.conns {
-		if !c.file.Same(w.file) {
-			continue
-		}
+	for _, c := range w.log.conns {
 		if !over {
 			c.unpin(f)
 			continue

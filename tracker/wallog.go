@@ -1,0 +1,175 @@
+package tracker
+
+// walLog is the write-ahead log of one database file. Guarded by Tracker.mu.
+type walLog struct {
+	file  File
+	path  string // of the log itself
+	size  int64  // when it was measured last
+	conns []*Conn
+	place int // in walLogs.list
+
+	// What can have changed it since: a connection of the file moved (moved), or one
+	// holds something open, beside which anybody can write (pins, how many), or the
+	// reaper does not look at one (blind, how many).
+	moved       bool
+	pins, blind int
+	watched     int // connections of pools that the reaper looks at
+}
+
+// walKey is how a file is found: by its number, or by its path.
+type walKey struct {
+	device, inode uint64
+	path          string
+}
+
+// walLogs are the logs of all files that connections have open. Guarded by
+// Tracker.mu.
+type walLogs struct {
+	list []*walLog
+	of   map[walKey]*walLog
+	turn int // which files at rest are measured next, see due
+}
+
+// restingFiles is how many files at rest are measured at each check.
+const restingFiles = 50
+
+// find returns the log of a file, nil if nobody has it open.
+func (l *walLogs) find(file File) *walLog {
+	byPath := l.of[walKey{path: file.Path}]
+	if file.Inode == 0 {
+		return byPath
+	}
+	if w := l.of[walKey{device: file.Device, inode: file.Inode}]; w != nil {
+		return w
+	}
+	if byPath != nil && byPath.file.Inode == 0 {
+		return byPath
+	}
+	return nil
+}
+
+// join takes a connection in. A database in memory has no log.
+func (l *walLogs) join(c *Conn) {
+	if c.file.Path == "" {
+		return
+	}
+	w := l.find(c.file)
+	if w == nil {
+		w = &walLog{file: c.file, path: c.file.Path + "-wal", place: len(l.list)}
+		l.list = append(l.list, w)
+		if l.of == nil {
+			l.of = make(map[walKey]*walLog)
+		}
+		for _, key := range w.keys() {
+			if l.of[key] == nil {
+				l.of[key] = w
+			}
+		}
+	}
+	c.wal, c.walSlot = w, len(w.conns)
+	c.pool.wal = w
+	w.conns = append(w.conns, c)
+	w.moved = true
+	if c.unwatched {
+		w.blind++
+	}
+	if c.pool.watched() {
+		w.watched++
+	}
+}
+
+func (w *walLog) keys() []walKey {
+	keys := []walKey{{path: w.file.Path}}
+	if w.file.Inode != 0 {
+		keys = append(keys, walKey{device: w.file.Device, inode: w.file.Inode})
+	}
+	return keys
+}
+
+// leave takes a connection out, and the log with the last of them.
+func (l *walLogs) leave(c *Conn) {
+	w := c.wal
+	if w == nil {
+		return
+	}
+	c.pinsWAL(false)
+	if c.unwatched {
+		w.blind--
+	}
+	if c.pool.watched() {
+		w.watched--
+	}
+	last := len(w.conns) - 1
+	w.conns[c.walSlot] = w.conns[last]
+	w.conns[c.walSlot].walSlot = c.walSlot
+	w.conns[last] = nil
+	w.conns = w.conns[:last]
+	c.wal = nil
+	if last > 0 {
+		return
+	}
+	last = len(l.list) - 1
+	l.list[w.place] = l.list[last]
+	l.list[w.place].place = w.place
+	l.list[last] = nil
+	l.list = l.list[:last]
+	for _, key := range w.keys() {
+		if l.of[key] == w {
+			delete(l.of, key)
+		}
+	}
+	l.turn = min(l.turn, max(last-1, 0)) // within the list
+}
+
+// due appends the logs to be measured: those that can have changed in a way that
+// matters, and of the others, which only another process or a connection beside
+// the guard can have changed, some in turn.
+func (l *walLogs) due(out []walFile) []walFile {
+	n := len(l.list)
+	for i, w := range l.list {
+		turn := (i-l.turn+n)%n < restingFiles
+		if w.watched == 0 || !(turn || w.moved || w.pins > 0 || w.blind > 0) {
+			continue
+		}
+		w.moved = false // what moves from here on is seen at the next check
+		out = append(out, walFile{log: w, limit: w.limit()})
+	}
+	if n > 0 {
+		l.turn = (l.turn + restingFiles) % n
+	}
+	return out
+}
+
+// movedWAL notes what the reaper saw of the connection: that it moved, and whether
+// it holds something open that can keep the log from being reset. Tracker.mu is
+// held.
+func (c *Conn) movedWAL(moved, open bool) {
+	if c.wal == nil {
+		return
+	}
+	if moved {
+		c.wal.moved = true
+	}
+	c.pinsWAL(open)
+}
+
+func (c *Conn) pinsWAL(open bool) {
+	switch {
+	case open && !c.seen.pins:
+		c.wal.pins++
+	case !open && c.seen.pins:
+		c.wal.pins--
+	}
+	c.seen.pins = open
+}
+
+// limit returns the lowest wal_limit of the pools that the reaper looks at, 0 if
+// there is none.
+func (w *walLog) limit() (limit int64) {
+	for _, c := range w.conns {
+		if l := c.pool.policy.Load().WALLimit; l > 0 && (limit == 0 || l < limit) && c.pool.watched() {
+			limit = l
+		}
+	}
+	return limit
+}
