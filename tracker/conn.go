@@ -21,6 +21,7 @@ type Conn struct {
 	leased   bool
 	raw      bool          // the lease handed out the real connection
 	reaped   bool          // its handle is closed, and its holder has not let go
+	anew     bool          // refreshed since the guard looked last
 	first    bool          // nothing has happened in this lease; guarded by the driver's gate
 	at       time.Duration // see At; guarded by the driver's gate
 	said     string        // query, for the owner; guarded by the driver's gate
@@ -92,21 +93,25 @@ type seen struct {
 	known  bool
 	looked bool          // at is set
 	rested bool          // what idleness asks for was done
+	pins   bool          // something is open that can keep the WAL from being reset
 	at     time.Duration // the last change on the tracker's clock
 	active time.Duration // the last change
 	first  time.Duration // first seen
-	// renewed is when it was seen to have been refreshed, at renewedAt.
-	renewed, renewedAt time.Duration
-	// toldAt is when the open transaction was told last for tx_timeout, and
-	// toldWord the generation at the first time.
-	toldAt   time.Duration
-	toldWord uint64
+	// renewed is when it was seen to have been refreshed.
+	renewed time.Duration
+	late    *late // of the open transaction, once it was told for its age
 	// finished is the lease whose handle was ordered to be closed, see finish.
 	finished uint64
 	// forgotten is when the lease was first found without activity.
 	forgotten time.Duration
 	most      *Leak // reported: too many statements
-	pins      bool  // something is open that can keep the WAL from being reset
+}
+
+// late is a transaction beyond tx_timeout: when it was told last, and the generation
+// at the first time.
+type late struct {
+	at   time.Duration
+	word uint64
 }
 
 // Open registers a connection. leased says whether it is checked out at once;

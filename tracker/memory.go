@@ -82,9 +82,9 @@ type memory struct {
 	bytes, peak int64
 	known       bool
 	gone        bool          // the guard closed its handle: it holds nothing
+	gaveUp      bool          // given up for what it holds, at the generation gaveUpAt
 	at          time.Duration // known to be so, on the tracker's clock
 	word        uint64        // the activity word when SQLite was asked
-	gaveUp      bool          // given up for what it holds, at the generation gaveUpAt
 	gaveUpAt    uint64
 }
 

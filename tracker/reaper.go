@@ -146,8 +146,8 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	if !s.known {
 		s.known, s.first = true, now
 	}
-	if s.renewedAt != c.renewedAt {
-		s.renewed, s.renewedAt = now, c.renewedAt
+	if c.anew {
+		s.renewed, c.anew = now, false
 	}
 	if moved || busy {
 		if word != c.was || !s.looked || busy {
@@ -309,13 +309,13 @@ func (c *Conn) timeOut(f *findings, p *Policy, rec *Record, now time.Duration, w
 	l, fresh := c.suspect(f, &c.tx, reason, limit, now, rec.Idle)
 	switch {
 	case fresh || stronger:
-		s.toldAt, s.toldWord = now, word
-	case reason == ReasonTxTimeout && now-s.toldAt >= limit && s.active > s.toldAt && l.Exempt == "":
+		s.late = &late{now, word}
+	case reason == ReasonTxTimeout && s.late != nil && now-s.late.at >= limit && s.active > s.late.at && l.Exempt == "":
 		copied := *l
 		copied.Age, copied.Idle, copied.Limit = age, rec.Idle, limit
-		copied.Operations = (word - s.toldWord) / (FlagBits + 1)
+		copied.Operations = (word - s.late.word) / (FlagBits + 1)
 		copied.Level, copied.Query, copied.Last, copied.Kept = int(c.tx.level), c.query, c.last.PCs(), c.notUndone()
-		w.leak, l, s.toldAt = &copied, &copied, now
+		w.leak, l, s.late.at = &copied, &copied, now
 		f.news = append(f.news, news{conn: c, typ: EventSuspect, leak: l, again: true})
 	}
 	if reason == ReasonTxTimeout && !txRests(p, rec) || !c.mayUndo(l) || c.exemptRows() {

@@ -74,7 +74,7 @@ func (c *Conn) Recycled(r Reason) {
 func (c *Conn) Renewed(r Reason) {
 	now := c.pool.tracker.clock.now()
 	c.lock()
-	c.renewed, c.renewedAt = c.accesses, now
+	c.renewed, c.renewedAt, c.anew = c.accesses, now, true
 	c.unlock()
 	c.pool.count(func(n *counters) { n.refreshed.Add(1) })
 	c.pool.tally.refresh(r)
