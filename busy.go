@@ -41,16 +41,39 @@ func (c *conn) ownBusy(timeout time.Duration) {
 	}
 }
 
-// namesBusyTimeout reports whether the text may read or set PRAGMA
-// busy_timeout, which sees SQLite's own handler only. Any other text is told by
-// its first byte.
+// namesBusyTimeout reports whether the text may read or set PRAGMA busy_timeout,
+// which sees SQLite's own handler only. A text that begins with another word can do
+// so by the table-valued function alone
+// (https://www.sqlite.org/pragma.html#pragfunc); others speak of it in a string.
 func namesBusyTimeout(class textClass, query string) bool {
+	function := false
 	if class&(textMulti|textPragma) == 0 && query != "" {
-		if b := query[0] | 0x20; 'a' <= b && b <= 'z' && b != 'p' {
+		b := query[0] | 0x20
+		function = 'a' <= b && b <= 'z' && b != 'p'
+	}
+	const pragma, busy, timeout = "pragma_", "busy", "timeout"
+	for i := 0; ; i++ {
+		n := strings.IndexByte(query[i:], '_')
+		if n < 0 {
 			return false
 		}
+		i += n
+		at, end := i-len(busy), i+1+len(timeout)
+		if at < 0 || end > len(query) || !equalFoldSQL(query[at:i], busy) || !equalFoldSQL(query[i+1:end], timeout) {
+			continue
+		}
+		if !function || at >= len(pragma) && equalFoldSQL(query[at-len(pragma):at], pragma) {
+			return true
+		}
 	}
-	return strings.Contains(strings.ToLower(query), "busy_timeout")
+}
+
+// leaveBusyTimeout gives the connection SQLite's own handler for a text that
+// namesBusyTimeout; takeBusyTimeout comes behind it.
+func (c *conn) leaveBusyTimeout() {
+	if c.busyHandler {
+		c.wait.Default()
+	}
 }
 
 // takeBusyTimeout installs the handler again behind such a text, with the

@@ -11,7 +11,7 @@ import (
 // connection that is dropped without Close can be collected.
 type control struct{ conn weak.Pointer[conn] }
 
-var _ tracker.Control = control{}
+var _ tracker.DatabaseControl = control{}
 
 // Look calls f inside the gate if it is free.
 func (k control) Look(f func()) bool {

@@ -56,6 +56,7 @@ type conn struct {
 	tx        tx
 	begins    txStmts
 	session   session
+	loan      loan
 	stmts     openStmts
 	freeStmts []*stmt
 	// closed: Close was called.
@@ -93,7 +94,7 @@ var (
 
 // enter begins an operation of the owner. On an error nothing has begun.
 func (c *conn) enter(ctx context.Context) error {
-	if f := c.gate.enter(); f != 0 {
+	if f := c.met(c.gate.enter()); f != 0 {
 		if err := c.refuse(f); err != nil {
 			return err
 		}
@@ -176,7 +177,7 @@ func (c *conn) seeTo(err error) error {
 // Raw returns go-sqlite3's connection; see SQLiteConn. It is the way down that
 // wrappers share.
 func (c *conn) Raw() driver.Conn {
-	c.handOut(c.enterRaw())
+	c.handOut(c.met(c.enterRaw()))
 	return c.inner
 }
 
@@ -192,6 +193,10 @@ func (c *conn) handOut(f uint64) {
 		c.texts.stop()
 		c.begins.drop()
 		c.begins.once = true
+		c.ops++
+		if f&dead == 0 {
+			c.lend()
+		}
 		c.leave(nil)
 	}
 }
@@ -206,7 +211,7 @@ func (c *conn) Ping(ctx context.Context) error {
 
 // ExecContext runs one or more statements.
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	f, again := c.gate.enter(), false
+	f, again := c.met(c.gate.enter()), false
 	if f == 0 {
 		var t *text
 		if t, again = c.findText(query, args); t != nil && !t.columns {
@@ -286,9 +291,6 @@ func (c *conn) execOver(ctx context.Context, class textClass, query string, args
 func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
 	if err := c.enter(ctx); err != nil {
 		return nil, err
-	}
-	if c.raw.Load() {
-		c.sync()
 	}
 	class := classify(query)
 	restore := c.busyHandler && namesBusyTimeout(class, query)

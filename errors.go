@@ -84,7 +84,9 @@ func (e *ReapedError) Is(target error) bool { return target == ErrReaped }
 
 // TxAbortedError says why SQLite rolled a transaction back. errors.Is(err,
 // ErrTxAborted) holds, and Unwrap gives the error of the statement that SQLite
-// failed, for example a sqlite3.Error.
+// failed, for example a sqlite3.Error. If that ran on the raw connection (see
+// SQLiteConn), Unwrap gives an error that says so; it wraps the sqlite3.Error, without
+// its text, if SQLite still had the result code.
 type TxAbortedError struct {
 	Cause error
 }

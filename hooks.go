@@ -1,7 +1,5 @@
 package leakguard
 
-import "context"
-
 // The hooks that database/sql calls with its own locks held, ResetSession and
 // IsValid (hotpath_lease.go) with what they lead to, and Close: nothing here waits
 // for a statement, and nobody's code is called.
@@ -19,16 +17,6 @@ func (c *conn) takeBack(f uint64) {
 		c.begins.once = true
 		c.texts.stop()  // and set an authorizer
 		c.installBusy() // and set a timeout
-	}
-}
-
-// sync asks SQLite for the transaction when others may have had a hand in it.
-func (c *conn) sync() {
-	switch auto := c.inner.AutoCommit(); {
-	case auto && c.txn.open:
-		c.endTx()
-	case !auto && !c.txn.open && c.txn.tomb == nil:
-		c.beginTx(context.Background(), "")
 	}
 }
 

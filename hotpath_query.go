@@ -39,9 +39,9 @@ func (s *stmt) enter(ctx context.Context) (done bool, err error) {
 // enterFor enters the gate for a text.
 func (c *conn) enterFor(class textClass) uint64 {
 	if class&textTx == 0 {
-		return c.gate.enter()
+		return c.met(c.gate.enter())
 	}
-	return c.gate.enterEnding()
+	return c.met(c.gate.enterEnding())
 }
 
 // QueryContext runs the statement and returns its rows.
@@ -56,9 +56,15 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	if err != nil {
 		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
 	}
+	if st.timeout {
+		c.leaveBusyTimeout()
+	}
 	opened, err := c.stmtQuery(inner, &st.prepared, st.open > 0, args)
 	if guarded || st.class != 0 || err != nil {
 		opened, err = c.begun(ctx, guarded, st.class, st.query, opened, err)
+	}
+	if st.timeout {
+		c.takeBusyTimeout(true, st.class, st.query)
 	}
 	if err != nil {
 		c.rec.Executing(st.query)
@@ -73,7 +79,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 
 // QueryContext runs statements and returns the rows of the last one.
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	f, again := c.gate.enter(), false
+	f, again := c.met(c.gate.enter()), false
 	if f == 0 {
 		var t *text
 		if t, again = c.findText(query, args); t != nil {
@@ -230,9 +236,6 @@ func (c *conn) queryText(ctx context.Context, t *text, args []driver.NamedValue)
 func (c *conn) arm(ctx context.Context, own int) (context.Context, bool, error) {
 	c.ops++
 	c.at = 0
-	if c.raw.Load() {
-		c.sync() // who had the connection may have begun or ended a transaction
-	}
 	done := ctx.Done()
 	if done == nil {
 		return ctx, false, nil

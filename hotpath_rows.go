@@ -173,9 +173,6 @@ func (r *rows) Next(dest []driver.Value) error {
 		}
 		return st.leave(c, err)
 	}
-	if c.raw.Load() {
-		c.sync()
-	}
 	if st.ctx != nil && st.moved {
 		return st.leave(c, c.nextWatched(st, dest))
 	}
@@ -198,7 +195,7 @@ func (f *firstRow) take(dest []driver.Value) error {
 // enter begins an operation on the rows. Rows of their connection's tomb have
 // its error already; others, opened before the transaction, go on.
 func (r *rows) enter() error {
-	f := r.c.gate.enter()
+	f := r.c.met(r.c.gate.enter())
 	if f&busy != 0 {
 		return errBusy
 	}

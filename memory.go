@@ -31,6 +31,36 @@ func readMemory() tracker.Memory {
 	return m
 }
 
+// CacheSize returns what the program lets the connection's caches hold if the gate is
+// free. An authorizer of the program may be called; if it panics, SQLite's mutex may
+// be locked for ever, so nobody may touch the connection any more.
+func (k control) CacheSize() (bytes int64, ok bool) {
+	c := k.conn.Value()
+	if c == nil || !c.gate.try() {
+		return 0, false
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			recover()
+			c.gate.set(busy)
+			c.lose()
+		}
+		c.gate.release()
+	}()
+	switch {
+	case c.raw.Load():
+	case c.gate.word.Load()&dead != 0:
+		ok = true
+	default:
+		c.wait.Stop(true) // a schema that has to be read must not wait for a lock here
+		bytes, ok = c.db.TryCacheSize()
+		c.wait.Stop(false)
+	}
+	returned = true
+	return bytes, ok
+}
+
 // Memory returns what SQLite holds for the connection if the gate is free.
 func (k control) Memory() (bytes int64, ok bool) {
 	c := k.conn.Value()

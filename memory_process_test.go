@@ -215,13 +215,15 @@ func TestReleasedMemoryGoesBack(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	g := open(t, Config{DSN: fileDSN(t, "_synchronous=OFF", "_cache_size=-65536"), Policy: limits(nil)})
+	tr := tracker.New(tracker.Options{})
+	machineAt(tr, percent(99))
+	g := open(t, Config{DSN: fileDSN(t, "_synchronous=OFF", "_cache_size=-65536"), Tracker: tr, Policy: limits(nil)})
 	fill(t, g, 24)
 	for range 4 {
 		number(t, g.conn(t), scan)
 	}
 	full := resident()
-	policy := limits(func(p *tracker.Policy) { p.ConnMemory, p.MemoryInterval = 1<<20, 10*time.Millisecond })
+	policy := limits(func(p *tracker.Policy) { p.Pressure, p.MemoryInterval = 0.5, 10*time.Millisecond })
 	if err := g.connector.SetPolicy(policy); err != nil {
 		t.Fatal(err)
 	}

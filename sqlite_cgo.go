@@ -60,6 +60,22 @@ func blockedBy(err error) (reason tracker.Reason, own bool) {
 	return "", false
 }
 
+// rollsBack reports whether SQLite rolls a transaction back for the result code; not
+// each time it returns it. See
+// https://www.sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction
+// and, for constraints, https://www.sqlite.org/lang_conflict.html. SQLITE_BUSY, which
+// the former names, is left out: a statement that finds a lock taken leaves its
+// transaction open, and a BEGIN of the program's own may well be the last to fail so.
+func rollsBack(code int) bool {
+	switch sqlite3.ErrNo(code & 0xff) {
+	case sqlite3.ErrFull, sqlite3.ErrIoErr, sqlite3.ErrNomem, sqlite3.ErrInterrupt, sqlite3.ErrCorrupt, sqlite3.ErrConstraint:
+		return true
+	}
+	return false
+}
+
+func isConstraint(code int) bool { return sqlite3.ErrNo(code&0xff) == sqlite3.ErrConstraint }
+
 // gaveUp reports whether SQLite returned early: interrupted, or its busy
 // handler was told not to wait.
 func gaveUp(err error) bool {

@@ -21,6 +21,10 @@ func nameTaken(name string) bool { return slices.Contains(sql.Drivers(), name) }
 
 func gaveUp(error) bool { return false }
 
+func rollsBack(int) bool { return false }
+
+func isConstraint(int) bool { return false }
+
 func blockedBy(error) (tracker.Reason, bool) { return "", false }
 
 func codeError(code int) error { return fmt.Errorf("sqlite: result code %d", code) }

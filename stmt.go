@@ -22,6 +22,7 @@ type stmtState struct {
 	query   string
 	class   textClass
 	columns bool       // it returns columns
+	timeout bool       // namesBusyTimeout: SQLite compiles it again for each run
 	inputs  int        // parameters
 	last    *rowsState // its newest rows, if they are open
 	open    int        // rows that are open: all of them run one cursor of SQLite's
@@ -56,6 +57,7 @@ func (c *conn) openStmt(ctx context.Context, opened driver.Stmt, query string) (
 	st := s.st
 	st.prepared = prepared{inner: inner, handle: capi.OfStmt(opened)}
 	st.query, st.class, st.last, st.open = query, class, nil, 0
+	st.timeout = namesBusyTimeout(class, query)
 	if st.class&(textAttach|textTemp|textPragma|textHistory) != 0 {
 		c.session.note(c, st.class, query) // a PRAGMA acts when it is prepared
 	}
@@ -141,12 +143,18 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	if err != nil {
 		inner = context.Background() // the end of a transaction is not refused
 	}
+	if st.timeout {
+		c.leaveBusyTimeout()
+	}
 	res, err := c.stmtExec(inner, st, args)
 	if err != nil && guarded {
 		err = ended(ctx, err)
 	}
 	if st.class != 0 || err != nil {
 		c.after(ctx, st.class, st.query, err)
+	}
+	if st.timeout {
+		c.takeBusyTimeout(true, st.class, st.query)
 	}
 	c.wrote(st.class)
 	if err = c.leave(err); err != nil {

@@ -37,6 +37,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	case err == nil:
 		c.rec.At(c.at)
 		c.beganTx(ctx, c.begins.text())
+		c.txn.ofTx = true
 	case c.txn.open:
 		c.after(ctx, 0, "BEGIN", err) // inside a transaction begun by text
 	case !c.inner.AutoCommit():
@@ -57,7 +58,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 // Commit commits. When it fails, go-sqlite3 has rolled back.
 func (t *tx) Commit() error {
 	c := t.c
-	f := c.gate.enterEnding()
+	f := c.met(c.gate.enterEnding())
 	if f&(busy|dead) != 0 {
 		return c.refuse(f)
 	}
@@ -84,7 +85,7 @@ func (t *tx) Commit() error {
 // Rollback rolls back; nil if the guard has done so already.
 func (t *tx) Rollback() error {
 	c := t.c
-	f := c.gate.enterEnding()
+	f := c.met(c.gate.enterEnding())
 	if f&busy != 0 {
 		return errBusy
 	}

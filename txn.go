@@ -16,10 +16,10 @@ import (
 type txn struct {
 	open       bool
 	outer      bool // the outermost savepoint is the transaction itself
+	ofTx       bool // begun by BeginTx
 	tomb       *tomb
 	id         uint64   // the tracker's, stays behind in a tomb
 	lease      uint64   // in which it began
-	byText     bool     // begun by a SQL text: nobody has to come back for it
 	savepoints []string // as SQLite compares them, the outermost first
 	// failed is the generation of the operation in which tx.Commit or tx.Rollback
 	// failed.
@@ -51,7 +51,7 @@ type tomb struct {
 // good.
 func (t *tomb) refuse(c *conn) error {
 	shown := !c.wrapped || c.sawReset || c.sawCheckIn
-	if t.pooled || !shown && c.txn.byText {
+	if t.pooled || !shown && !c.txn.ofTx {
 		limit := c.connector.pool.Policy().LeakAfter
 		waited := limit > 0 && time.Since(t.since) >= limit
 		switch {
@@ -158,14 +158,13 @@ func (t *txn) depth(name string) int {
 
 func (c *conn) beginTx(ctx context.Context, query string) {
 	c.beganTx(ctx, query)
-	c.txn.byText = true
 	c.rec.Recorded()
 }
 
 // beganTx is beginTx for an operation that leaves the gate at once: the record
 // stays open.
 func (c *conn) beganTx(ctx context.Context, query string) {
-	c.txn.open, c.txn.outer, c.txn.byText = true, false, false
+	c.txn.open, c.txn.outer, c.txn.ofTx = true, false, false
 	c.txn.savepoints = c.txn.savepoints[:0]
 	c.txn.id = c.rec.BeganTx(query, exemption(ctx))
 	c.rec.TraceTx(ctx)

@@ -24,6 +24,16 @@ type Control interface {
 	Nudge() bool
 }
 
+// DatabaseControl is a Control that can tell more of what SQLite knows. Its methods
+// do not wait either.
+type DatabaseControl interface {
+	Control
+	// CacheSize returns what the program lets the connection's page caches hold,
+	// by PRAGMA cache_size, in bytes: 0 if it left that to SQLite. ok is false
+	// while it cannot be asked.
+	CacheSize() (bytes int64, ok bool)
+}
+
 // Scope is how much of a connection an order undoes.
 type Scope uint8
 

@@ -83,9 +83,22 @@ type memory struct {
 	known       bool
 	gone        bool          // the guard closed its handle: it holds nothing
 	gaveUp      bool          // given up for what it holds, at the generation gaveUpAt
+	asked       bool          // cache is known, from the activity word askedAt
 	at          time.Duration // known to be so, on the tracker's clock
 	word        uint64        // the activity word when SQLite was asked
 	gaveUpAt    uint64
+	cache       int64 // what the program lets the caches hold, if asked
+	askedAt     uint64
+}
+
+// limit returns a limit of the policy as it holds for the connection: no less than
+// the cache that the program asked for, with a quarter for what else it holds. 0 is
+// off, as it is as long as the connection could not be asked.
+func (m *memory) limit(policy int64) int64 {
+	if policy == 0 || m.bytes > policy && !m.asked {
+		return 0
+	}
+	return max(policy, m.cache+m.cache/4)
 }
 
 // holdsLocked notes what the connection holds by now.

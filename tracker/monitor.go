@@ -175,6 +175,7 @@ func (t *Tracker) release(conns []*Conn, reason Reason) (released int64) {
 
 // heavy applies conn_memory and leak_memory, and returns what was released.
 func (t *Tracker) heavy() (released int64) {
+	t.askCaches()
 	var over []*Conn
 	t.mu.Lock()
 	for _, c := range t.conns {
@@ -191,7 +192,7 @@ func (t *Tracker) heavy() (released int64) {
 	t.mu.Lock()
 	for _, c := range t.conns {
 		if c.memory.known && c.pool.watched() && !c.lost.Load() {
-			c.judgeMemory(&f, c.pool.policy.Load().LeakMemory, t.reaper.now)
+			c.judgeMemory(&f, c.memory.limit(c.pool.policy.Load().LeakMemory), t.reaper.now)
 		}
 	}
 	t.mu.Unlock()
@@ -204,8 +205,56 @@ func (t *Tracker) heavy() (released int64) {
 // overLimitLocked reports whether the guard is to see to it that the connection
 // holds less.
 func (c *Conn) overLimitLocked() bool {
-	limit := c.pool.policy.Load().ConnMemory
+	limit := c.memory.limit(c.pool.policy.Load().ConnMemory)
 	return c.pool.mode == Enforce && limit > 0 && c.memory.known && c.memory.bytes > limit && !c.lost.Load()
+}
+
+// askCaches asks connections that hold more than a limit what the program lets them
+// hold. They are few, so it is asked again whenever one has moved: how the program
+// sets it, and when, is its own affair. While one cannot be asked, its limits wait.
+func (t *Tracker) askCaches() {
+	type asked struct {
+		conn *Conn
+		word uint64
+	}
+	var full []asked
+	t.mu.Lock()
+	for i, c := range t.conns {
+		m, p := &c.memory, c.pool.policy.Load()
+		if !c.pool.watched() || c.lost.Load() || !m.known || m.bytes <= p.memoryLimit() {
+			continue
+		}
+		word := t.pulses[i].word.Load()
+		if !m.asked || m.askedAt != word&^FlagBits || word&SharingBit != 0 {
+			full = append(full, asked{c, word &^ FlagBits})
+		}
+	}
+	t.mu.Unlock()
+	for _, a := range full {
+		k, can := a.conn.control.(DatabaseControl)
+		bytes, ok := int64(0), true
+		if can {
+			bytes, ok = k.CacheSize()
+		}
+		if !ok {
+			continue
+		}
+		t.mu.Lock()
+		m := &a.conn.memory
+		m.cache, m.asked, m.askedAt = bytes, true, a.word
+		t.mu.Unlock()
+	}
+}
+
+// memoryLimit returns the lower of the limits of memory that are on.
+func (p *Policy) memoryLimit() int64 {
+	low := int64(math.MaxInt64)
+	for _, limit := range []int64{p.ConnMemory, p.LeakMemory} {
+		if limit > 0 {
+			low = min(low, limit)
+		}
+	}
+	return low
 }
 
 // judgeMemory makes a lease that holds too much a suspect, and takes that back.

@@ -94,10 +94,13 @@ type Policy struct {
 	WALLimit int64
 	// ConnMemory is the memory in bytes above which a connection's caches are
 	// released, and the connection is given up if that did not help. Default
-	// 50 MiB.
+	// 50 MiB. Where the program set a cache_size of its own, in whatever way, it
+	// is at least that and a quarter, over all of the connection's databases
+	// together: https://www.sqlite.org/pragma.html#pragma_cache_size.
 	ConnMemory int64
 	// LeakMemory is the memory in bytes above which a leased connection is a
-	// suspect. Default 100 MiB.
+	// suspect. Default 100 MiB, and at least the program's own cache_size and a
+	// quarter, as for ConnMemory.
 	LeakMemory int64
 	// Pressure is the used share of the system's (or the cgroup's) memory, 0
 	// to 1, from which on the guard gives memory back. Default 0.85.

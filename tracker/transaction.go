@@ -19,6 +19,16 @@ func (c *Conn) BeganTx(query, exempt string) uint64 {
 	return c.tx.id
 }
 
+// TxOfLease gives the open transaction the lease's call stack: it was begun on the
+// real connection, and what is known of that is who took it.
+func (c *Conn) TxOfLease() {
+	c.Record()
+	if c.leased {
+		c.tx.stack = c.lease.stack
+	}
+	c.Recorded()
+}
+
 // SetLevel records the transaction's depth: 1 more for each savepoint.
 func (c *Conn) SetLevel(level int) {
 	c.Record()

@@ -328,7 +328,7 @@ func absent(list func(C.int) *C.char) (names []string) {
 
 func missing() []string {
 	names := absent(func(i C.int) *C.char { return C.capi_missing(i) })
-	names = append(append(append(names, waitMissing()...), cursorMissing()...), identityMissing()...)
+	names = slices.Concat(names, waitMissing(), cursorMissing(), identityMissing(), databasesMissing())
 	slices.Sort(names)
 	return slices.Compact(names)
 }

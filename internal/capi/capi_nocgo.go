@@ -60,3 +60,9 @@ func (c *Cursor) columnType(int) string              { return "" }
 func setStmt(any, any) bool                      { return false }
 func monotonic() (int64, bool)                   { return 0, false }
 func location(any) (loc *time.Location, ok bool) { return nil, false }
+
+func databases(unsafe.Pointer) ([]Database, bool)         { return nil, false }
+func tryTxnState(unsafe.Pointer, string) (TxnState, bool) { return TxnNone, false }
+func dataVersion(unsafe.Pointer, string) (uint32, bool)   { return 0, false }
+func lastError(unsafe.Pointer) int                        { return 0 }
+func tryCacheSize(unsafe.Pointer) (int64, bool)           { return 0, false }

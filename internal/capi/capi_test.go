@@ -75,7 +75,7 @@ func TestZeroValues(t *testing.T) {
 	d.Interrupt()
 	d.ReleaseMemory()
 	s.Reset()
-	if s.ResetCode() != 0 || s.Columns() != 0 {
+	if d.LastError() != 0 || s.ResetCode() != 0 || s.Columns() != 0 {
 		t.Error("zero Stmt: ResetCode or Columns is not 0")
 	}
 	oks := map[string]bool{"DB.OK": d.OK(), "Stmt.OK": s.OK()}
@@ -85,6 +85,10 @@ func TestZeroValues(t *testing.T) {
 	_, oks["BusySQL"] = d.BusySQL()
 	_, oks["Memory"] = d.Memory(false)
 	_, oks["ReadOnly"] = s.ReadOnly()
+	_, oks["Databases"] = d.Databases()
+	_, oks["TryTxnState"] = d.TryTxnState("")
+	_, oks["DataVersion"] = d.DataVersion("main")
+	_, oks["TryCacheSize"] = d.TryCacheSize()
 	_, _, oks["StatementEnd"] = capi.StatementEnd(d, "SELECT 1")
 	for name, ok := range oks {
 		if ok {
