@@ -284,7 +284,7 @@ func TestStuckStatements(t *testing.T) {
 			want: func(err error) bool { return err == context.Canceled },
 		},
 		"condemned": {
-			policy: limits(func(p *tracker.Policy) { p.TxTimeout = 400 * time.Millisecond }),
+			policy: limits(func(p *tracker.Policy) { p.TxLimit = 400 * time.Millisecond }),
 			cancel: func(_ func(), g *guarded) {
 				for g.last().gate.word.Load()&condemned == 0 {
 					time.Sleep(time.Millisecond)
