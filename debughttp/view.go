@@ -224,12 +224,16 @@ func (s *snapshot) suspectCards() (cards []suspect, more int) {
 		k := siteKey{l.Site(), l.Kind, l.Reason, l.Pool, next}
 		at, known := index[k]
 		if !known {
+			fix := fixes[l.Kind]
+			if l.Kind == tracker.KindPool && l.OnePlace {
+				fix = "close each sql.DB when it is done with, or open one and share it"
+			}
 			at = len(cards)
 			index[k] = at
 			cards = append(cards, suspect{
 				Kind: l.Kind.String(), Site: k.frame.String(), Function: k.frame.Function,
 				Limit: limitText(l), Age: ageText(l.Age), Idle: ageText(l.Idle),
-				Level: l.Level, Query: l.Query, Next: next, Fix: fixes[l.Kind],
+				Level: l.Level, Query: l.Query, Next: next, Fix: fix,
 				Stack: framesText(l.Stack), Unfolded: at < openStack, On: "connection",
 			})
 			if l.Kind == tracker.KindPool {
@@ -311,6 +315,8 @@ func limitText(l *tracker.Leak) string {
 		return fmt.Sprintf("%s %s: %s %s", l.Reason, bytesText(l.LimitBytes), what, bytesText(l.Bytes))
 	case l.Limit > 0:
 		return fmt.Sprintf("%s %v", l.Reason, l.Limit)
+	case l.OnePlace:
+		return fmt.Sprintf("%s: %d open from one place", l.Reason, l.Count)
 	case l.Count > 0:
 		return fmt.Sprintf("%s: open %d times", l.Reason, l.Count)
 	}

@@ -104,7 +104,8 @@ type seen struct {
 	finished uint64
 	// forgotten is when the lease was first found without activity.
 	forgotten time.Duration
-	most      *Leak // reported: too many statements
+	most      *Leak    // reported: too many statements
+	counted   *counted // nil as long as there are few statements
 }
 
 // late is a transaction beyond tx_timeout: when it was told last, and the generation

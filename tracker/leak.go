@@ -86,8 +86,11 @@ type Leak struct {
 	// Limit is the limit that was broken, 0 if the reason has none.
 	Limit time.Duration `json:"limit"`
 	// Count is the number of open statements for ReasonMaxStatements, of open
-	// pools for ReasonMaxPools.
-	Count int64 `json:"count,omitempty"`
+	// pools for ReasonMaxPools. OnePlace says that one line opened all of them, and
+	// that their texts, or files, may differ; without it they are of one text, or
+	// of one file.
+	Count    int64 `json:"count,omitempty"`
+	OnePlace bool  `json:"one_place,omitempty"`
 	// Bytes is the size of the WAL for ReasonWALLimit, the connection's memory
 	// for ReasonLeakMemory, and LimitBytes the limit.
 	Bytes      int64 `json:"bytes,omitempty"`
@@ -160,8 +163,14 @@ func (l Leak) verdict() string {
 		}
 		return fmt.Sprintf("open for %v (%s %v%s)", round(l.Age), l.Reason, l.Limit, progress)
 	case ReasonMaxStatements:
+		if l.OnePlace {
+			return fmt.Sprintf("left open, one of %d from one place (max_statements)", l.Count)
+		}
 		return fmt.Sprintf("prepared %d times and not closed (max_statements)", l.Count)
 	case ReasonMaxPools:
+		if l.OnePlace {
+			return fmt.Sprintf("unused for %v and left open, one of %d from one place (max_pools)", round(l.Idle), l.Count)
+		}
 		return fmt.Sprintf("opened %d times for one file and not closed (max_pools)", l.Count)
 	case ReasonWALLimit:
 		return fmt.Sprintf("keeps a WAL of %s from being reset (wal_limit %s, open for %v)", bytesText(l.Bytes), bytesText(l.LimitBytes), round(l.Age))

@@ -82,8 +82,9 @@ type Policy struct {
 	// after which the statements that the guard keeps prepared on a connection
 	// are finalized. Default 1000.
 	MaxAccess int64
-	// MaxStatements is the number of open statements of the same SQL text on
-	// one connection at which they are reported. Default 100.
+	// MaxStatements is the number of open statements of the same SQL text, or
+	// prepared by the same line whatever their texts, on one connection at which
+	// they are reported. Default 100.
 	MaxStatements int64
 	// MaxPools is the number of open pools of the same database file at which
 	// they are reported. Default 20.

@@ -1,10 +1,6 @@
 package tracker
 
-import (
-	"time"
-
-	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
-)
+import "time"
 
 // reaper looks at all connections again and again: it decides under
 // Tracker.mu and acts after it.
@@ -185,7 +181,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 	}
 
 	rec := c.recordLocked(now, p, busy)
-	c.countStatements(f, p, &rec)
+	c.countStatements(f, p, &rec, word)
 	if l := c.tx.watch.leak; l != nil && (l.Reason == ReasonTxTimeout || l.Reason == ReasonTxLimit) &&
 		!txTimedOut(p, &rec) && !txOverLimit(p, &rec) { // the limit was raised: work does not end such a suspicion
 		c.recover(f, &c.tx)
@@ -424,61 +420,6 @@ func (c *Conn) giveUp(f *findings, word uint64, reason Reason) {
 	}
 	c.seen.rested = true
 	f.orders = append(f.orders, &Order{Scope: ScopeGiveUp, Reason: reason, Word: word, conn: c})
-}
-
-// countStatements reports a SQL text that is open too often on a connection.
-func (c *Conn) countStatements(f *findings, p *Policy, rec *Record) {
-	if p.MaxStatements == 0 || int64(c.stmts.n) < p.MaxStatements {
-		c.forgive(f)
-		return
-	}
-	count := make(map[string]int)
-	var most *Resource
-	for r := c.stmts.head; r != nil; r = r.next {
-		count[r.query]++
-		if most == nil || count[r.query] > count[most.query] {
-			most = r
-		}
-	}
-	rec.statements = count[most.query]
-	if !tooManyStatements(p, rec) {
-		c.forgive(f)
-		return
-	}
-	if c.seen.most != nil {
-		return
-	}
-	most = c.preparedMost(most.query)
-	l := c.leakLocked(most, ReasonMaxStatements, 0, c.pool.tracker.now(), 0)
-	l.Count = int64(rec.statements)
-	l.Kept = "a statement may be in use: close it in the program"
-	c.seen.most = l
-	c.pool.count(func(n *counters) { n.leaked.Add(1) })
-	f.news = append(f.news, news{conn: c, typ: EventSuspect, leak: l})
-}
-
-// preparedMost returns a statement of the place that prepared the text most
-// often.
-func (c *Conn) preparedMost(query string) (most *Resource) {
-	count := make(map[*callstack.Stack]int)
-	for r := c.stmts.head; r != nil; r = r.next {
-		if r.query != query {
-			continue
-		}
-		count[r.stack]++
-		if most == nil || count[r.stack] > count[most.stack] {
-			most = r
-		}
-	}
-	return most
-}
-
-// forgive takes the suspicion of too many statements back.
-func (c *Conn) forgive(f *findings) {
-	if c.seen.most != nil {
-		f.news = append(f.news, news{conn: c, typ: EventRecovered, leak: c.seen.most})
-		c.seen.most = nil
-	}
 }
 
 // act carries the findings out, without any lock. The detectors come last:

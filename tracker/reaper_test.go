@@ -556,11 +556,15 @@ func TestLifetimeJitter(t *testing.T) {
 	}
 }
 
+// By text; for lines see TestStatementsOfOnePlace.
 func TestMaxStatements(t *testing.T) {
 	three := limits(func(p *Policy) { p.MaxStatements = 3 })
+	textsOnly := func(l *lab) *Pool {
+		return newPool(t, l.Tracker, PoolConfig{Name: "db", Mode: Enforce, Policy: three, Logger: quiet, NoStacks: true})
+	}
 	t.Run("report and forgive", func(t *testing.T) {
 		inBubble(t, func(l *lab) {
-			p := l.pool(Enforce, three)
+			p := textsOnly(l)
 			f := l.open(p, true)
 			f.prepare("SELECT 0")
 			f.prepare("SELECT 1")
@@ -577,7 +581,7 @@ func TestMaxStatements(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 			leak := l.History()[1].Leak
-			if leak.Count != 3 || leak.Kept == "" || leak.Query != "SELECT 1" || leak.Limit != 0 {
+			if leak.Count != 3 || leak.OnePlace || leak.Kept == "" || leak.Query != "SELECT 1" || leak.Limit != 0 {
 				t.Errorf("leak %+v", leak)
 			}
 			f.finish(last)
@@ -600,7 +604,7 @@ func TestMaxStatements(t *testing.T) {
 	})
 	t.Run("exchanged", func(t *testing.T) { // as many as before, but of one text
 		inBubble(t, func(l *lab) {
-			f := l.open(l.pool(Enforce, three), true)
+			f := l.open(textsOnly(l), true)
 			for i := range 3 {
 				f.prepare(fmt.Sprint("SELECT ", i))
 			}

@@ -1,12 +1,15 @@
 package tracker
 
 import (
+	"cmp"
 	"path"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 )
 
 // Stack is a call stack, innermost frame first, as the program counters that
@@ -69,6 +72,39 @@ func (s Stack) Site() Frame {
 		return frames[0]
 	}
 	return Frame{}
+}
+
+// place is the line of a stack's site, which may be reached by many stacks; the zero
+// place if that is not known.
+type place struct {
+	file string
+	line int
+}
+
+// before orders places, so that of two nobody tosses for it.
+func (p place) before(q place) bool {
+	return cmp.Or(cmp.Compare(p.file, q.file), cmp.Compare(p.line, q.line)) < 0
+}
+
+// placed is the place of a stack as long as the wrappers are the same.
+type placed struct {
+	place
+	wrappers *[]string
+}
+
+// placeOf returns the place of a stack. It resolves each stack once.
+func placeOf(s *callstack.Stack) place {
+	if s == nil {
+		return place{}
+	}
+	skipped := wrappers.Load()
+	if p, ok := s.Note().(placed); ok && p.wrappers == skipped {
+		return p.place
+	}
+	site := Stack(s.PCs()).Site()
+	p := place{site.File, site.Line}
+	s.Annotate(placed{p, skipped})
+	return p
 }
 
 // String returns the stack as a panic prints it, without the guard's own

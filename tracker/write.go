@@ -293,6 +293,8 @@ func limitText(l *Leak) string {
 		return fmt.Sprintf("%s (WAL of %s, limit %s)", l.Reason, bytesText(l.Bytes), bytesText(l.LimitBytes))
 	case l.Bytes > 0:
 		return fmt.Sprintf("%s (%s, limit %s)", printable(string(l.Reason)), bytesText(l.Bytes), bytesText(l.LimitBytes))
+	case l.OnePlace:
+		return fmt.Sprintf("%s (%d open from one place)", l.Reason, l.Count)
 	case l.Count > 0:
 		return fmt.Sprintf("%s (open %d times)", l.Reason, l.Count)
 	}

@@ -32,7 +32,15 @@ type Stack struct {
 	pcs       []uintptr // as runtime.Callers returns them, inlined calls included
 	partial   bool
 	calls     sync.Map // function name prefix to bool, see Calls; callee and caller, see CalledFrom
+	note      atomic.Value
 }
+
+// Note returns what Annotate was given last, nil if it was not called.
+func (s *Stack) Note() any { return s.note.Load() }
+
+// Annotate keeps what somebody made of the stack, so that it need not be resolved
+// again. It is always of one type.
+func (s *Stack) Annotate(note any) { s.note.Store(note) }
 
 // PCs returns the program counters for runtime.CallersFrames, innermost call
 // first. Do not change them. A nil Stack has none.
