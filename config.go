@@ -76,7 +76,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		return Config{}, fmt.Errorf("leakguard: Config.DSN has the key %q: use ParseDSN to read it", ours[0].key)
 	}
-	if _, err := c.Mode.MarshalText(); err != nil {
+	if c.Mode > tracker.Off {
 		return Config{}, fmt.Errorf("leakguard: Config.Mode is %v: %w", c.Mode, errDSNMode)
 	}
 	if c.Policy == (tracker.Policy{}) {

@@ -48,6 +48,13 @@ func NewConnector(cfg Config) (*Connector, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newConnector(cfg)
+}
+
+// newConnector is NewConnector for a configuration that is complete and has
+// nothing of the guard's left in its DSN, as ParseDSN returns it: a DSN is read
+// once.
+func newConnector(cfg Config) (*Connector, error) {
 	c := &Connector{dsn: cfg.DSN, tracker: cfg.Tracker, driver: unnamed, sqlite: plain, traits: traitsOf(cfg.DSN)}
 	if cfg.SQLite != nil {
 		c.driver, c.sqlite = &Driver{SQLite: cfg.SQLite}, cfg.SQLite
@@ -66,7 +73,7 @@ func NewConnector(cfg Config) (*Connector, error) {
 			name = "temp"
 		}
 	}
-	c.pool, err = c.tracker.NewPool(tracker.PoolConfig{
+	pool, err := c.tracker.NewPool(tracker.PoolConfig{
 		Name:     name,
 		Path:     c.traits.file(),
 		Numbered: numbered,
@@ -79,6 +86,7 @@ func NewConnector(cfg Config) (*Connector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("leakguard: %w", err)
 	}
+	c.pool = pool
 	return c, nil
 }
 
@@ -142,7 +150,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if c.pool == nil {
 		return c.sqlite.Open(c.dsn)
 	}
-	caller := callstack.Capture(nil)
+	caller := openers()
 	return c.connect(ctx, fromOpener(caller), !fromSQL(caller))
 }
 
@@ -275,3 +283,17 @@ func fromOpener(caller *callstack.Stack) bool {
 func fromSQL(caller *callstack.Stack) bool {
 	return caller.CalledFrom("github.com/sqlite-leakguard/sqlite-leakguard.(*Connector).Connect", "database/sql.(*DB).")
 }
+
+// openers is the stack of who calls Connect. The next one often has the same callers,
+// which are then known by one comparison.
+func openers() *callstack.Stack {
+	last := openPlace.Load()
+	s := callstack.Capture(last)
+	if s != last {
+		openPlace.Store(s)
+	}
+	return s
+}
+
+// openPlace is where a connection was opened last.
+var openPlace atomic.Pointer[callstack.Stack]

@@ -54,7 +54,7 @@ func (d *Driver) OpenConnector(dsn string) (driver.Connector, error) {
 		return nil, err
 	}
 	cfg.SQLite = d.SQLite
-	c, err := NewConnector(cfg)
+	c, err := newConnector(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -496,6 +496,7 @@ func TestDSNOfRandomTokens(t *testing.T) {
 
 // dsnCheck holds for any string.
 func dsnCheck(t *testing.T, dsn string) {
+	traitsCheck(t, dsn)
 	c, err := ParseDSN(dsn)
 	ours := strings.Contains(dsnUnescape(dsn), dsnPrefix)
 	if err != nil {

@@ -3,7 +3,6 @@ package leakguard
 import (
 	"net/url"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,26 +31,51 @@ func traitsOf(dsn string) traits {
 		path, query = dsn[:i], dsn[i+1:]
 	}
 	query, _, _ = strings.Cut(query, "#")
-	params, _ := url.ParseQuery(query) // what cannot be parsed fails in go-sqlite3
-	has := func(key, value string) bool {
-		return slices.ContainsFunc(params[key], func(v string) bool { return strings.EqualFold(v, value) })
-	}
 	var t traits
-	t.vfs = params.Get("vfs")
-	t.busyTimeout = 5 * time.Second
-	for _, key := range []string{"_busy_timeout", "_timeout"} { // the later one counts
-		if params.Has(key) {
-			ms, err := strconv.ParseInt(params.Get(key), 10, 32)
-			if err == nil {
-				t.busyTimeout = time.Duration(ms) * time.Millisecond
+	var vfs, busyTimeout, timeout dsnValue
+	var memory, shared, memdb bool
+	// Most have nothing to unescape, and then nothing is allocated.
+	plain := strings.IndexByte(query, '%') < 0 && strings.IndexByte(query, '+') < 0 && strings.IndexByte(query, ';') < 0
+	for query != "" {
+		var segment string
+		segment, query, _ = strings.Cut(query, "&")
+		key, value, _ := strings.Cut(segment, "=")
+		if !plain {
+			var ok bool
+			if key, value, ok = dsnUnescaped(segment); !ok {
+				continue
 			}
 		}
+		switch key {
+		case "mode":
+			memory = memory || strings.EqualFold(value, "memory")
+		case "cache":
+			shared = shared || strings.EqualFold(value, "shared")
+		case "vfs":
+			vfs.first(value)
+			memdb = memdb || strings.EqualFold(value, "memdb")
+		case "_locking_mode", "_locking":
+			t.locked = t.locked || strings.EqualFold(value, "EXCLUSIVE")
+		case "_busy_timeout":
+			busyTimeout.first(value)
+		case "_timeout":
+			timeout.first(value)
+		case "_stmt_cache_size":
+			t.keepsTexts = true
+		}
 	}
-	t.keepsTexts = params.Has("_stmt_cache_size")
-	t.locked = has("_locking_mode", "EXCLUSIVE") || has("_locking", "EXCLUSIVE")
+	t.vfs = vfs.text
+	t.busyTimeout = 5 * time.Second
+	for _, v := range [...]dsnValue{busyTimeout, timeout} { // the later one counts
+		if !v.given {
+			continue
+		}
+		if ms, err := strconv.ParseInt(v.text, 10, 32); err == nil {
+			t.busyTimeout = time.Duration(ms) * time.Millisecond
+		}
+	}
 	if rest, uri := strings.CutPrefix(path, "file:"); uri {
-		t.memory = has("mode", "memory")
-		t.shared = has("cache", "shared")
+		t.memory, t.shared = memory, shared
 		path, _, _ = strings.Cut(rest, "#")
 		if authority, ok := strings.CutPrefix(path, "//"); ok {
 			if i := strings.IndexByte(authority, '/'); i >= 0 {
@@ -63,8 +87,35 @@ func traitsOf(dsn string) traits {
 		}
 	}
 	t.path = path
-	t.memory = t.memory || path == "" || path == ":memory:" || has("vfs", "memdb")
+	t.memory = t.memory || path == "" || path == ":memory:" || memdb
 	return t
+}
+
+// dsnValue is the value of a key that may be given several times: the first one.
+type dsnValue struct {
+	text  string
+	given bool
+}
+
+func (v *dsnValue) first(text string) {
+	if !v.given {
+		v.text, v.given = text, true
+	}
+}
+
+// dsnUnescaped reads one parameter as net/url's ParseQuery does, hence
+// go-sqlite3: what that rejects is left out here and fails there.
+func dsnUnescaped(segment string) (key, value string, ok bool) {
+	if strings.IndexByte(segment, ';') >= 0 {
+		return "", "", false
+	}
+	key, value, _ = strings.Cut(segment, "=")
+	key, err := url.QueryUnescape(key)
+	if err != nil {
+		return "", "", false
+	}
+	value, err = url.QueryUnescape(value)
+	return key, value, err == nil
 }
 
 // file returns the absolute path of the database file, "" for one in memory.

@@ -2,7 +2,6 @@ package tracker
 
 import (
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,7 +47,7 @@ type Conn struct {
 	file     File
 	control  Control
 	openedIn time.Duration // see OpenedIn
-	timed    leaseTimed    // the owner's alone
+	timed    *leaseTimed   // nil unless leases are timed; the owner's alone
 	traced   *Trace        // for the trace hook; the owner's alone
 	jitter   float64       // share of MaxLifetime taken off
 	lost     atomic.Bool   // a call never came back from SQLite: hands off
@@ -128,12 +127,19 @@ func (p *Pool) New(leased bool, exempt string) *Conn {
 	c := &Conn{
 		pulse:  new(pulse),
 		pool:   p,
-		id:     p.name + "#" + strconv.FormatUint(p.tracker.connSeq.Add(1), 10),
+		id:     numberedName(p.name, '#', p.tracker.connSeq.Add(1)),
 		opened: p.tracker.clock.now(),
 		jitter: 0.025 * rand.Float64(),
 	}
 	c.lease.kind, c.tx.kind = KindConnection, KindTransaction
-	if leased {
+	switch {
+	case leased && p.stacks:
+		last := p.tracker.leasePlace.Load()
+		c.lease.stack = last
+		if c.beginLease(exempt); c.lease.stack != last {
+			p.tracker.leasePlace.Store(c.lease.stack)
+		}
+	case leased:
 		c.beginLease(exempt)
 	}
 	return c

@@ -34,7 +34,10 @@ func (t *Tracker) TimeLeases(f func(pool string, took time.Duration)) (flush, ca
 func (c *Conn) leaseBegan() {
 	t := c.pool.tracker
 	if t.leaseTimes.on.Load() {
-		c.timed = leaseTimed{c.accesses, t.clock.now()}
+		if c.timed == nil {
+			c.timed = new(leaseTimed)
+		}
+		*c.timed = leaseTimed{c.accesses, t.clock.now()}
 	}
 	if t.leaseTold.Load() {
 		c.emit(EventCheckOut)
@@ -44,7 +47,7 @@ func (c *Conn) leaseBegan() {
 // leaseEnded tells of a check-in. The owner calls it.
 func (c *Conn) leaseEnded() {
 	t := c.pool.tracker
-	if t.leaseTimes.on.Load() && c.timed.access == c.accesses {
+	if t.leaseTimes.on.Load() && c.timed != nil && c.timed.access == c.accesses {
 		t.leaseTimes.add(t, leaseTime{c.pool, t.clock.now() - c.timed.began})
 	}
 	if t.leaseTold.Load() {

@@ -101,13 +101,18 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	p.debug = p.logger != nil && p.logger.Enabled(logContext, slog.LevelDebug)
 	p.path, p.opened = cfg.Path, t.now()
 	if p.stacks {
-		p.stack = callstack.Capture(nil)
+		last := t.poolPlace.Load()
+		if p.stack = callstack.Capture(last); p.stack != last {
+			t.poolPlace.Store(p.stack)
+		}
 	}
 	t.mu.Lock()
 	p.name = t.freeNameLocked(cfg.Name, cfg.Numbered)
 	t.pools[p.name] = p
 	p.heard.Store(t.heard)
-	t.countListenersLocked()
+	if p.debug { // else nothing changes
+		t.countListenersLocked()
+	}
 	t.countPoolsLocked(p)
 	t.mu.Unlock()
 	return p, nil
@@ -130,16 +135,24 @@ func (t *Tracker) freeNameLocked(name string, numbered bool) string {
 	if name == "" {
 		name, numbered = "sqlite", true
 	}
-	if _, taken := t.pools[name]; !taken && !numbered {
-		return name
+	if !numbered {
+		if _, taken := t.pools[name]; !taken {
+			return name
+		}
 	}
 	for i := t.lastNumber[name] + 1; ; i++ {
-		try := name + "-" + strconv.Itoa(i)
+		try := numberedName(name, '-', uint64(i))
 		if _, taken := t.pools[try]; !taken {
 			t.numberedLocked(name, i)
 			return try
 		}
 	}
+}
+
+// numberedName is the name, the sign and the number, by one allocation.
+func numberedName(name string, sign byte, n uint64) string {
+	b := make([]byte, 0, 64)
+	return string(strconv.AppendUint(append(append(b, name...), sign), n, 10))
 }
 
 // numberedLocked remembers the last number given to a name, so that a pool's
@@ -191,9 +204,9 @@ func (p *Pool) Close() {
 	p.closed = true
 	t.countPoolsLocked(p)
 	t.dropPoolLocked(p)
-	idle := len(t.conns) == 0
+	await := len(t.conns) == 0 && (t.reaper.running || t.monitor.running || t.closing > 0)
 	t.mu.Unlock()
-	if !idle {
+	if !await {
 		return
 	}
 	t.reaper.await()

@@ -23,6 +23,12 @@ func (t *Tracker) countPoolsLocked(p *Pool) {
 	if p.path == "" {
 		return
 	}
+	if l := p.policy.Load().MaxPools; l > 0 && (t.fewest == 0 || l < t.fewest) {
+		t.fewest = l
+	}
+	if len(t.tooMany) == 0 && (t.fewest == 0 || int64(len(t.pools)) < t.fewest) {
+		return // nobody's limit can be reached: opening a pool looks at no other
+	}
 	var n, limit int64
 	for _, o := range t.pools {
 		if o.path != p.path || o.closed {

@@ -54,6 +54,23 @@ func TestPoolsOfOneFile(t *testing.T) {
 	})
 }
 
+// The lowest limit counts, also if it comes last and there are no more pools than
+// it allows.
+func TestPoolsOfOneFileByTheLowestLimit(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		a := l.of("/a.db", DefaultPolicy())
+		l.of("/a.db", maxPools(2))
+		l.expect("0s suspect pool max_pools #1")
+		a.Close()
+		l.expect("0s recovered pool max_pools #1")
+		b := l.of("/b.db", DefaultPolicy())
+		if err := b.SetPolicy(maxPools(1)); err != nil {
+			t.Fatal(err)
+		}
+		l.expect("0s suspect pool max_pools #2")
+	})
+}
+
 // The place that opened most of them is named, by one of its pools; the figures
 // are that pool's.
 func TestPoolsNameThePlace(t *testing.T) {

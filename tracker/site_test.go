@@ -129,6 +129,22 @@ func TestSiteOfEveryResource(t *testing.T) {
 	}
 }
 
+// A pool without stacks takes none over from the one beside it.
+func TestNoStacksBesideStacks(t *testing.T) {
+	tr := New(Options{})
+	for range 3 {
+		for _, none := range []bool{false, true} {
+			p := newPool(t, tr, PoolConfig{Mode: Basic, NoStacks: none, Logger: quiet})
+			c := p.Open(still{}, true, "")
+			if n := len(p.Records()[0].Stack); (n == 0) != none {
+				t.Errorf("without stacks %v: %d calls", none, n)
+			}
+			c.Close()
+			p.Close()
+		}
+	}
+}
+
 func TestNoStacks(t *testing.T) {
 	h := newHolder(t, true)
 	h.CheckOut("")

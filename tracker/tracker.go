@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 )
 
 // Tracker watches the pools of a process, or of one test. Make it with New.
@@ -21,6 +23,10 @@ type Tracker struct {
 	traceHook   atomic.Pointer[TraceHook] // see SetTraceHook
 	leaseTimes  batches[leaseTime]
 	operations  batches[Operation]
+
+	// Where a pool, and a connection's first lease, was opened last: the next one
+	// often has the same callers, which are then known by one comparison.
+	poolPlace, leasePlace atomic.Pointer[callstack.Stack]
 
 	leakID  atomic.Uint64
 	connSeq atomic.Uint64
@@ -45,6 +51,8 @@ type Tracker struct {
 
 	blamed  map[blamed]*BlameCount
 	tooMany map[string]crowd // by path: more pools than max_pools
+	// fewest is the lowest max_pools that any pool was ever given, 0 if none was.
+	fewest int64
 
 	n counters // of all pools, those that are gone included
 
@@ -233,7 +241,9 @@ func (t *Tracker) dropPoolLocked(p *Pool) {
 		return
 	}
 	delete(t.pools, p.name)
-	t.countListenersLocked()
+	if p.debug { // else nothing changes
+		t.countListenersLocked()
+	}
 }
 
 // countListenersLocked decides whether check-outs and check-ins are worth
