@@ -109,6 +109,7 @@ func (c *conn) inside(f func() tracker.Outcome) (out tracker.Outcome) {
 	c.wait.Stop(true)
 	c.drain()
 	out = f()
+	c.drain() // what was handed over meanwhile
 	c.wait.Stop(false)
 	returned = true
 	return out

@@ -94,8 +94,8 @@ var (
 
 // enter begins an operation of the owner. On an error nothing has begun.
 func (c *conn) enter(ctx context.Context) error {
-	if f := c.met(c.gate.enter()); f != 0 {
-		if err := c.refuse(f); err != nil {
+	if f := c.met(c.gate.enterUntil(ctx)); f != 0 {
+		if err := c.refuse(ctx, f); err != nil {
 			return err
 		}
 	}
@@ -107,13 +107,18 @@ func (c *conn) enter(ctx context.Context) error {
 
 // refuse answers an operation that found flags at the gate: with an error the
 // operation is over.
-func (c *conn) refuse(f uint64) error {
+func (c *conn) refuse(ctx context.Context, f uint64) error {
 	var err error
 	switch {
 	case f&busy != 0:
 		return errBusy
+	case f&reaping != 0:
+		return ctx.Err()
 	case f&dead != 0:
 		err = c.gone
+		if over := ctx.Err(); over != nil && !c.leased {
+			err = over // see ResetSession, which gave up: the pool had it, not this operation
+		}
 	case f&tombed != 0:
 		err = c.txn.tomb.refuse(c)
 	}
@@ -123,9 +128,24 @@ func (c *conn) refuse(f uint64) error {
 	return nil
 }
 
+// insistence is how long the end of a transaction waits for the reaper beyond
+// its context: what the reaper does between undoing is over by then.
+const insistence = 25 * time.Millisecond
+
+// insist enters for a text that ends the transaction and found the reaper inside
+// and its context over: for that alone, such a text is not refused.
+func (c *conn) insist(f uint64, class textClass) uint64 {
+	if f&reaping == 0 || class&textEndsTx == 0 {
+		return f
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), insistence)
+	defer cancel()
+	return c.gate.enterAs(ctx, busy|ending)
+}
+
 // mayEnd says, right behind enter, that the text may end the transaction.
 func (c *conn) mayEnd(f uint64, class textClass) {
-	if class&textTx != 0 && f&busy == 0 {
+	if class&textTx != 0 && f&(busy|reaping) == 0 {
 		c.gate.set(ending)
 		c.gate.take(0) // an interrupt may be on its way
 	}
@@ -133,7 +153,7 @@ func (c *conn) mayEnd(f uint64, class textClass) {
 
 // enterText is refuse for a text, which may be the owner's rollback of what
 // the guard undid: then it is over (done), or what is left of it runs.
-func (c *conn) enterText(f uint64, class textClass, query string) (rest string, done bool, err error) {
+func (c *conn) enterText(ctx context.Context, f uint64, class textClass, query string) (rest string, done bool, err error) {
 	switch {
 	case c.ownRollback(f, class):
 		return "", true, c.leave(nil)
@@ -144,7 +164,7 @@ func (c *conn) enterText(f uint64, class textClass, query string) (rest string, 
 		}
 		return rest, done, err
 	}
-	return query, false, c.refuse(f)
+	return query, false, c.refuse(ctx, f)
 }
 
 // leaveQuietly is leave for an error that was told before.
@@ -203,15 +223,15 @@ func (c *conn) handOut(f uint64) {
 
 // Ping does what go-sqlite3's does.
 func (c *conn) Ping(ctx context.Context) error {
-	if f := c.gate.enter(); f&(busy|dead) != 0 {
-		return c.refuse(f)
+	if f := c.gate.enterUntil(ctx); f&(busy|reaping|dead) != 0 {
+		return c.refuse(ctx, f)
 	}
 	return c.leave(c.inner.Ping(ctx))
 }
 
 // ExecContext runs one or more statements.
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	f, again := c.met(c.gate.enter()), false
+	f, again := c.met(c.gate.enterUntil(ctx)), false
 	if f == 0 {
 		var t *text
 		if t, again = c.findText(query, args); t != nil && !t.columns {
@@ -219,9 +239,10 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		}
 	}
 	class := classify(query)
+	f = c.insist(f, class)
 	c.mayEnd(f, class)
 	if f != 0 {
-		rest, done, err := c.enterText(f, class, query)
+		rest, done, err := c.enterText(ctx, f, class, query)
 		if err != nil {
 			return nil, err
 		}

@@ -183,6 +183,8 @@ func (c *Connector) connect(ctx context.Context, idle, wrapped bool) (driver.Con
 	n.rec.TraceLease(ctx)
 	n.rec.OpenedIn(took)
 	n.gate.word = n.rec.Word()
+	_, machine := c.tracker.Now()
+	n.gate.turn.start(!machine)
 	if c.traits.shared {
 		n.gate.share(c.traits.cacheGate(n.filename()))
 	}

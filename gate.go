@@ -1,8 +1,8 @@
 package leakguard
 
 import (
+	"context"
 	"runtime"
-	"sync"
 	"sync/atomic"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
@@ -24,6 +24,7 @@ const (
 	ending    = uint64(1) << 10         // the operation in flight may end the transaction
 	recording = uint64(tracker.RecordingBit)
 	sharing   = uint64(tracker.SharingBit) // always, for a connection that shares its cache: no short cuts
+	awaited   = uint64(1) << 14            // the owner waits for the reaper, which is inside
 	ofOne     = busy | watched | beside | ending | recording
 	flags     = uint64(tracker.FlagBits)
 	operation = flags + 1
@@ -36,12 +37,12 @@ const (
 type gate struct {
 	word *atomic.Uint64
 
-	// held is locked by whoever holds the reaping bit, so that the owner can
-	// wait for it without spinning.
-	held sync.Mutex
+	// turn is what the owner waits for while the reaper is inside.
+	turn turn
 
 	// shared is not nil for a connection that shares its cache: one mutex in
 	// SQLite serves them all, so any owner of one keeps the reaper out of all.
+	// It comes first: who has one of the bits busy and reaping is inside it.
 	// See https://www.sqlite.org/sharedcache.html.
 	shared *cacheGate
 }
@@ -63,22 +64,22 @@ func (g *gate) cache() string {
 
 // enterEnding is enter for an operation that may end the transaction, so that
 // an order for it may come to nothing.
-func (g *gate) enterEnding() uint64 { return g.enterAs(busy | ending) }
+func (g *gate) enterEnding() uint64 { return g.enterAs(context.Background(), busy|ending) }
 
-func (g *gate) enterSlow(bits uint64) uint64 {
+// enterSlow waits for a reaper that is inside until done is closed.
+func (g *gate) enterSlow(done <-chan struct{}, bits uint64) uint64 {
+	if g.shared != nil && !g.shared.enter(done) {
+		return reaping
+	}
 	for {
 		w := g.word.Load()
 		switch {
 		case w&busy != 0:
+			g.shared.leave()
 			return busy
-		case w&reaping != 0:
-			g.held.Lock() // the reaper is about to let go
-			g.held.Unlock()
-		case g.shared != nil:
-			if g.word.CompareAndSwap(w, w|bits&^recording) {
-				g.shared.RLock()
-				g.record(bits)
-				return w & (tombed | dead)
+		case w&reaping != 0: // never inside a shared cache
+			if !g.turn.await(g.word, done) {
+				return reaping
 			}
 		case bits&recording != 0 && !tracker.Readable(w):
 			runtime.Gosched() // a report is being written
@@ -88,38 +89,18 @@ func (g *gate) enterSlow(bits uint64) uint64 {
 	}
 }
 
-// record sets the recording bit, if it is among bits, when the lock of the
-// shared cache is held: the reaper may hold that while it waits for a report,
-// which waits for the bit.
-func (g *gate) record(bits uint64) {
-	for bits&recording != 0 {
-		w := g.word.Load()
-		if tracker.Readable(w) && g.word.CompareAndSwap(w, w|recording) {
-			return
-		}
-		runtime.Gosched()
-	}
-}
+// notAtAll is how long those wait who must not wait for the reaper.
+var notAtAll = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // enterNow is enter for callers that must not wait for the reaper; false if
-// the reaper is inside. The lock of a shared cache comes first: an operation
-// that had to be taken back might be condemned by then.
+// the reaper is inside.
 func (g *gate) enterNow() (uint64, bool) {
-	for {
-		w := g.word.Load()
-		switch {
-		case w&busy != 0:
-			return busy, true
-		case w&reaping != 0:
-			return 0, false
-		case g.shared != nil && !g.shared.TryRLock():
-			return 0, false // the reaper is inside another connection of the cache
-		case g.word.CompareAndSwap(w, w|busy):
-			return w & (tombed | dead), true
-		case g.shared != nil:
-			g.shared.RUnlock()
-		}
-	}
+	f := g.enterUntil(notAtAll)
+	return f, f&reaping == 0
 }
 
 // leave ends the operation. It returns false, and has not ended it, if there is
@@ -140,18 +121,9 @@ func (g *gate) leaveSlow() bool {
 		case w&(condemned|stopped|attended) != 0:
 			return false
 		default:
-			if g.shared != nil {
-				if w&recording != 0 {
-					g.clear(recording) // see record: it may come to RLock below
-					continue
-				}
-				g.shared.RUnlock()
-			}
 			if g.word.CompareAndSwap(w, w&^ofOne+operation) {
+				g.shared.leave()
 				return true
-			}
-			if g.shared != nil {
-				g.shared.RLock()
 			}
 		}
 	}
@@ -184,30 +156,33 @@ func (g *gate) tryAt(generation uint64) bool {
 // tryWhere takes the gate for the reaper if these bits of the word are as
 // wanted.
 func (g *gate) tryWhere(bits, want uint64) bool {
-	if !g.held.TryLock() {
+	if g.word.Load()&bits != want {
 		return false
 	}
-	w := g.word.Load()
-	if w&bits != want || !g.word.CompareAndSwap(w, w|reaping) {
-		g.held.Unlock()
+	if g.shared == nil {
+		g.turn.prepare()
+	} else if !g.shared.try() {
 		return false
 	}
-	if g.shared != nil && !g.shared.TryLock() {
-		g.clear(reaping)
-		g.held.Unlock()
-		return false
+	for {
+		w := g.word.Load()
+		if w&bits != want {
+			g.shared.release()
+			return false
+		}
+		if g.word.CompareAndSwap(w, w|reaping) {
+			return true
+		}
 	}
-	return true
 }
 
 // release gives the gate back after try. The generation stays: what the reaper
 // does is no activity.
 func (g *gate) release() {
-	if g.shared != nil {
-		g.shared.Unlock()
+	if g.word.And(^(reaping|awaited))&awaited != 0 {
+		g.turn.end()
 	}
-	g.clear(reaping)
-	g.held.Unlock()
+	g.shared.release()
 }
 
 // condemn marks the operation in flight, and returns false if there is none.

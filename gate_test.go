@@ -48,7 +48,7 @@ func (g *gate) generation() uint64 { return wordOf(g) &^ flags }
 func TestGateEnter(t *testing.T) {
 	eachGate(t, func(t *testing.T, g *gate) {
 		for _, state := range []uint64{0, tombed, dead, tombed | dead} {
-			g.word.Store(7*operation | state)
+			g.word.Store(7*operation | state | g.word.Load()&sharing)
 			if f := g.enter(); f != state {
 				t.Errorf("enter with flags %#x: %#x", state, f)
 			}
@@ -75,6 +75,10 @@ func TestGateEnter(t *testing.T) {
 				t.Errorf("enterNow with flags %#x: %#x, %v", state, f, inside)
 			}
 			g.leave()
+			if !g.try() {
+				t.Fatal("the gate is not free behind the operations")
+			}
+			g.release()
 		}
 	})
 }

@@ -100,6 +100,7 @@ func (c *conn) prove(undo func()) {
 		return
 	}
 	c.wait.Stop(true) // closing must not wait for a lock here
+	c.drain()         // what the program has closed is no leak
 	undo()
 	c.wait.Stop(false)
 	c.gate.release()

@@ -28,7 +28,10 @@ func exemption(ctx context.Context) string {
 // calls this and IsValid with its own locks held, see hooks.go.
 func (c *conn) ResetSession(ctx context.Context) error {
 	exempt := exemption(ctx) // asks the context, so nothing is held yet
-	f := c.gate.enterRecording()
+	f := c.gate.enterAs(ctx, busy|recording)
+	if f&reaping != 0 {
+		return nil // ctx is over: the operation that follows begins the lease, and says so
+	}
 	if f&busy != 0 {
 		return driver.ErrBadConn
 	}
@@ -58,18 +61,26 @@ func (g *gate) enter() uint64 {
 	if w := g.word.Load(); w&flags == 0 && g.word.CompareAndSwap(w, w|busy) {
 		return 0
 	}
-	return g.enterSlow(busy)
+	return g.enterSlow(nil, busy)
 }
 
-// enterRecording is enter for an operation that begins with writing the record
-// (see tracker.Conn.Record).
-func (g *gate) enterRecording() uint64 { return g.enterAs(busy | recording) }
+// enterUntil is enter for an operation that ends with ctx. It returns the
+// reaping bit, and has begun nothing, if ctx is over while the reaper is inside.
+func (g *gate) enterUntil(ctx context.Context) uint64 {
+	if w := g.word.Load(); w&flags == 0 && g.word.CompareAndSwap(w, w|busy) {
+		return 0
+	}
+	return g.enterSlow(ctx.Done(), busy)
+}
 
-func (g *gate) enterAs(bits uint64) uint64 {
+// enterAs is enterUntil with further bits: ending for an operation that may end
+// the transaction, recording for one that begins with writing the record (see
+// tracker.Conn.Record).
+func (g *gate) enterAs(ctx context.Context, bits uint64) uint64 {
 	if w := g.word.Load(); w&flags == 0 && g.word.CompareAndSwap(w, w|bits) {
 		return 0
 	}
-	return g.enterSlow(bits)
+	return g.enterSlow(ctx.Done(), bits)
 }
 
 // left is leave where nothing stands in the way.
@@ -112,7 +123,14 @@ func (c *conn) leave(err error) error {
 // A transaction begun by SQL text stays: it may legally go on in the next
 // lease, and rolling back here would commit half of it.
 func (c *conn) IsValid() bool {
-	f := c.gate.enterRecording()
+	wait := context.Background()
+	if !c.leased {
+		wait = notAtAll
+	}
+	f := c.gate.enterAs(wait, busy|recording)
+	if f&reaping != 0 {
+		return true // no lease to end: see ResetSession
+	}
 	if f&busy != 0 {
 		c.lose()
 		c.rec.Record()

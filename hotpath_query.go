@@ -20,9 +20,9 @@ func (s *stmt) NumInput() int { return s.st.inputs }
 // the guard had rolled back, and the operation is over.
 func (s *stmt) enter(ctx context.Context) (done bool, err error) {
 	c, st := s.c, s.st
-	if f := c.enterFor(st.class); f != 0 {
+	if f := c.enterFor(ctx, st.class); f != 0 {
 		// Only the first statement of a text is prepared.
-		_, done, err := c.enterText(f, st.class&^textMulti, st.query)
+		_, done, err := c.enterText(ctx, f, st.class&^textMulti, st.query)
 		if done || err != nil {
 			return done, err
 		}
@@ -37,11 +37,11 @@ func (s *stmt) enter(ctx context.Context) (done bool, err error) {
 }
 
 // enterFor enters the gate for a text.
-func (c *conn) enterFor(class textClass) uint64 {
+func (c *conn) enterFor(ctx context.Context, class textClass) uint64 {
 	if class&textTx == 0 {
-		return c.met(c.gate.enter())
+		return c.met(c.gate.enterUntil(ctx))
 	}
-	return c.met(c.gate.enterEnding())
+	return c.met(c.insist(c.gate.enterAs(ctx, busy|ending), class))
 }
 
 // QueryContext runs the statement and returns its rows.
@@ -79,7 +79,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 
 // QueryContext runs statements and returns the rows of the last one.
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	f, again := c.met(c.gate.enter()), false
+	f, again := c.met(c.gate.enterUntil(ctx)), false
 	if f == 0 {
 		var t *text
 		if t, again = c.findText(query, args); t != nil {
@@ -87,9 +87,10 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		}
 	}
 	class := classify(query)
+	f = c.insist(f, class)
 	c.mayEnd(f, class)
 	if f != 0 {
-		rest, done, err := c.enterText(f, class, query)
+		rest, done, err := c.enterText(ctx, f, class, query)
 		if err != nil {
 			return nil, err
 		}

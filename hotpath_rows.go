@@ -195,9 +195,12 @@ func (f *firstRow) take(dest []driver.Value) error {
 // enter begins an operation on the rows. Rows of their connection's tomb have
 // its error already; others, opened before the transaction, go on.
 func (r *rows) enter() error {
-	f := r.c.met(r.c.gate.enter())
+	f := r.c.met(r.enterGate())
 	if f&busy != 0 {
 		return errBusy
+	}
+	if f&reaping != 0 {
+		return r.st.ctx.Err()
 	}
 	if r.st.err != nil {
 		return r.c.leaveQuietly(r.st.err) // told when it was killed
@@ -208,21 +211,56 @@ func (r *rows) enter() error {
 	return nil
 }
 
-// Close closes the rows. Reaped rows are closed already.
+// enterGate enters for as long as the query's context allows.
+func (r *rows) enterGate() uint64 {
+	if ctx := r.st.ctx; ctx != nil {
+		return r.c.gate.enterUntil(ctx)
+	}
+	return r.c.gate.enter()
+}
+
+// Close closes the rows. Reaped rows are closed already. database/sql calls it
+// where Next fails: if the reaper is inside and the query's context over, the
+// closing is left to whoever is inside next.
 func (r *rows) Close() error {
 	c, st := r.c, r.st
-	if c.gate.enter()&busy != 0 {
+	if r.left {
+		return nil
+	}
+	f := r.enterGate()
+	if f&busy != 0 {
 		return errBusy
+	}
+	if f&reaping != 0 {
+		r.left = true // and is not used again
+		c.handOver(func() {
+			if st.out {
+				c.closeRows(st)
+				c.rec.Recorded()
+			}
+		})
+		return nil
 	}
 	if !st.out { // closed before; the handle may be somebody else's
 		return c.leave(nil)
 	}
+	failed := st.failed
+	err := c.closeRows(st)
+	if len(c.freeRows) < maxFree {
+		c.freeRows = grow(c.freeRows, r)
+	}
+	if failed {
+		return c.leaveQuietly(err) // told when it failed
+	}
+	return c.leave(err)
+}
+
+// closeRows closes rows for the program. The record stays open.
+func (c *conn) closeRows(st *rowsState) (err error) {
 	st.out = false
 	if st.err != nil && errors.Is(st.err, ErrReaped) {
 		c.rec.Acknowledged()
 	}
-	failed := st.failed
-	var err error
 	if st.slot >= 0 {
 		if err = st.inner.Close(); err != nil {
 			c.after(context.Background(), 0, "", err)
@@ -236,13 +274,7 @@ func (r *rows) Close() error {
 		st.first.has = false
 		clear(st.first.row)
 	}
-	if len(c.freeRows) < maxFree {
-		c.freeRows = grow(c.freeRows, r)
-	}
-	if failed {
-		return c.leaveQuietly(err) // told when it failed
-	}
-	return c.leave(err)
+	return err
 }
 
 // forgetRows takes rows out of the connection's list. The record stays open.

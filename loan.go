@@ -72,7 +72,7 @@ func (c *conn) met(f uint64) uint64 {
 //
 //go:noinline
 func (c *conn) metRaw(f uint64) uint64 {
-	if f&(busy|dead) != 0 {
+	if f&(busy|dead|reaping) != 0 { // it is not inside, or has nothing to ask
 		return f
 	}
 	c.sync()

@@ -32,7 +32,7 @@ func TestSharedCacheAndReports(t *testing.T) {
 			}
 			waits, reports, closes := make(chan bool), make(chan bool), make(chan bool)
 			go func() { operation(a); close(waits) }()
-			for a.gate.word.Load()&busy == 0 {
+			for a.gate.shared.word.Load()&awaited == 0 {
 				time.Sleep(time.Millisecond)
 			}
 			go func() { g.tracker.Records(); close(reports) }()

@@ -15,8 +15,9 @@ import (
 // garbage collection proves it when nobody can close it any more. What it
 // stands for lives in the connection.
 type rows struct {
-	c  *conn
-	st *rowsState
+	c    *conn
+	st   *rowsState
+	left bool // closed while the reaper was inside, see Close
 }
 
 // rowsState is one result set. It must not lead to the handle or, as the

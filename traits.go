@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -143,10 +144,53 @@ var cacheGates struct {
 	m map[string]*cacheGate
 }
 
+// cacheGate is what the gates of one shared cache have in common. The owners
+// that are inside any of its connections keep the reaper out of all of them, and
+// the reaper inside one keeps the owners of all waiting.
 type cacheGate struct {
-	sync.RWMutex
+	// word counts the owners inside as a gate counts operations, and has its
+	// bits reaping and awaited.
+	word atomic.Uint64
+	turn turn
+
 	name string
-	refs int
+	refs int // guarded by cacheGates
+}
+
+// enter waits for a reaper that is inside; false if done is closed first.
+func (g *cacheGate) enter(done <-chan struct{}) bool {
+	for {
+		w := g.word.Load()
+		if w&reaping == 0 {
+			if g.word.CompareAndSwap(w, w+operation) {
+				return true
+			}
+		} else if !g.turn.await(&g.word, done) {
+			return false
+		}
+	}
+}
+
+// leave follows enter. Without a shared cache it does nothing.
+func (g *cacheGate) leave() {
+	if g != nil {
+		g.word.Add(^(operation - 1))
+	}
+}
+
+// try takes the cache for the reaper if nobody is inside any of its
+// connections. They may belong to several trackers, so the channel that their
+// owners wait for is nobody's bubble's.
+func (g *cacheGate) try() bool {
+	g.turn.prepare()
+	return g.word.CompareAndSwap(0, reaping)
+}
+
+// release follows try. Without a shared cache it does nothing.
+func (g *cacheGate) release() {
+	if g != nil && g.word.And(^(reaping|awaited))&awaited != 0 {
+		g.turn.end()
+	}
 }
 
 // cacheGate returns the lock of the connection's shared cache, nil if its

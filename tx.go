@@ -60,7 +60,7 @@ func (t *tx) Commit() error {
 	c := t.c
 	f := c.met(c.gate.enterEnding())
 	if f&(busy|dead) != 0 {
-		return c.refuse(f)
+		return c.refuse(context.Background(), f)
 	}
 	if f&tombed != 0 {
 		err := c.txn.tomb.err
