@@ -42,10 +42,10 @@ type conn struct {
 	skew     time.Duration // from the system's clock to the tracker's, 0 if not known
 	txn      txn
 	rows     openRows
-	freeRows []*rows
-	oneRows  [1]*rowsState // rows, as long as it has room
-	oneFree  [1]*rows      // freeRows, too
-	args     capi.Args     // of the run that begins
+	freeRows []*rowsHandle
+	oneRows  [1]*rowsState  // rows, as long as it has room
+	oneFree  [1]*rowsHandle // freeRows, too
+	args     capi.Args      // of the run that begins
 	watch    watch
 	texts    texts
 
@@ -58,7 +58,7 @@ type conn struct {
 	session   session
 	loan      loan
 	stmts     openStmts
-	freeStmts []*stmt
+	freeStmts []*stmtHandle
 	// closed: Close was called.
 	closed bool
 	// forgotten: see forgetConn. Guarded by Connector.mu.

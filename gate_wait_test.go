@@ -528,7 +528,7 @@ func TestRowsClosedLateAreNotProven(t *testing.T) {
 	if len(c.rows) != 1 {
 		t.Fatalf("%d rows are open: not the case that was meant", len(c.rows))
 	}
-	provenRows(rowsRef{weakOf(c), opened.(*rows).st}) // as when the handle is collected
+	provenRows(rowsRef{weakOf(c), opened.(*rows).h.Load().st}) // as when the handle is collected
 	if len(c.rows) != 0 {
 		t.Errorf("%d rows are open", len(c.rows))
 	}

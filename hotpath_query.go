@@ -14,13 +14,17 @@ import (
 // The second part of the hot path (see hotpath_lease.go): a query, to its first row.
 
 // NumInput returns the number of parameters. It does not reach SQLite.
-func (s *stmt) NumInput() int { return s.st.inputs }
+func (s *stmt) NumInput() int { return s.inputs }
 
-// enter begins an operation. done: it was the rollback of a transaction that
-// the guard had rolled back, and the operation is over.
-func (s *stmt) enter(ctx context.Context) (done bool, err error) {
-	c, st := s.c, s.st
-	if f := c.enterFor(ctx, st.class); f != 0 {
+// enter begins an operation on the statement, whose handle is h. done: it was the
+// rollback of a transaction that the guard had rolled back, and the operation is over.
+func (s *stmt) enter(ctx context.Context, h *stmtHandle) (done bool, err error) {
+	c, st := h.c, h.st
+	f := c.enterFor(ctx, st.class)
+	if s.h.Load() == nil && f&(busy|reaping) == 0 { // closed meanwhile: the handle may be another's
+		return false, c.leave(errStmtClosed)
+	}
+	if f != 0 {
 		// Only the first statement of a text is prepared.
 		_, done, err := c.enterText(ctx, f, st.class&^textMulti, st.query)
 		if done || err != nil {
@@ -46,8 +50,12 @@ func (c *conn) enterFor(ctx context.Context, class textClass) uint64 {
 
 // QueryContext runs the statement and returns its rows.
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	c, st := s.c, s.st
-	if done, err := s.enter(ctx); err != nil {
+	h := s.h.Load()
+	if h == nil {
+		return nil, errStmtClosed
+	}
+	c, st := h.c, h.st
+	if done, err := s.enter(ctx, h); err != nil {
 		return nil, err
 	} else if done {
 		return noRows{}, nil
@@ -70,7 +78,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 		c.rec.Executing(st.query)
 		return nil, c.leave(err)
 	}
-	r := c.openRows(ctx, guarded, opened, st, st.query)
+	r := c.openRows(ctx, guarded, opened, st, nil, st.query)
 	if err = c.leave(nil); err != nil {
 		return nil, err
 	}
@@ -130,7 +138,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		c.rec.Executing(query)
 		return nil, c.leave(err)
 	}
-	r := c.openRows(ctx, guarded, opened, nil, query)
+	r := c.openRows(ctx, guarded, opened, nil, nil, query)
 	if err = c.leave(nil); err != nil {
 		return nil, err
 	}
@@ -221,9 +229,7 @@ func (c *conn) queryText(ctx context.Context, t *text, args []driver.NamedValue)
 		c.rec.Executing(t.query)
 		return nil, c.leave(err)
 	}
-	r := c.openRows(ctx, guarded, opened, nil, t.query)
-	t.busy = true
-	r.st.text = t
+	r := c.openRows(ctx, guarded, opened, nil, t, t.query)
 	if err = c.leave(nil); err != nil {
 		return nil, err
 	}

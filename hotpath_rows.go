@@ -13,12 +13,15 @@ import (
 
 // The third part of the hot path (see hotpath_lease.go): rows, to their end.
 
-// openRows registers what a query opened. The connection is inside the gate and
-// leaves it at once: the record stays open.
-func (c *conn) openRows(ctx context.Context, guarded bool, inner sqliteRows, stmt *stmtState, query string) *rows {
-	r := c.takeRows()
-	st := r.st
-	st.inner, st.stmt, st.err, st.tx, st.moved, st.failed, st.out = inner, stmt, nil, 0, false, false, true
+// openRows registers what a query opened, by a statement, by a text that is kept, or
+// by neither. The connection is inside the gate and leaves it at once: the record
+// stays open.
+func (c *conn) openRows(ctx context.Context, guarded bool, inner sqliteRows, stmt *stmtState, text *text, query string) *rows {
+	h := c.takeRows()
+	r := new(rows)
+	r.h.Store(h)
+	st := h.st
+	st.inner, st.stmt, st.text, st.err, st.tx, st.moved, st.failed = inner, stmt, text, nil, 0, false, false
 	if guarded {
 		st.ctx = ctx
 	}
@@ -28,6 +31,9 @@ func (c *conn) openRows(ctx context.Context, guarded bool, inner sqliteRows, stm
 	if stmt != nil {
 		stmt.last = st
 		stmt.open++
+	}
+	if text != nil {
+		text.busy = true
 	}
 	st.cols = inner.Columns() // needed for the first row
 	st.slot = len(c.rows)
@@ -54,16 +60,16 @@ func grow[T any](s []T, v T) []T {
 	return grown
 }
 
-func (c *conn) takeRows() *rows {
+func (c *conn) takeRows() *rowsHandle {
 	if n := len(c.freeRows); n > 0 {
-		r := c.freeRows[n-1]
+		h := c.freeRows[n-1]
 		c.freeRows[n-1] = nil
 		c.freeRows = c.freeRows[:n-1]
-		return r
+		return h
 	}
-	r := &rows{c: c, st: &rowsState{slot: -1}}
-	runtime.AddCleanup(r, provenRows, rowsRef{weak.Make(c), r.st})
-	return r
+	h := &rowsHandle{c: c, st: &rowsState{slot: -1}}
+	runtime.AddCleanup(h, provenRows, rowsRef{weak.Make(c), h.st})
+	return h
 }
 
 func (c *conn) readFirst(st *rowsState) {
@@ -154,15 +160,24 @@ func (c *conn) rowsNext(inner sqliteRows, dest []driver.Value) (err error) {
 }
 
 // Columns returns the column names, also of reaped rows.
-func (r *rows) Columns() []string { return r.st.cols }
+func (r *rows) Columns() []string {
+	if h := r.h.Load(); h != nil {
+		return h.st.cols
+	}
+	return nil
+}
 
 // Next reads the next row.
 func (r *rows) Next(dest []driver.Value) error {
-	c, st := r.c, r.st
+	h := r.h.Load()
+	if h == nil {
+		return io.EOF
+	}
+	c, st := h.c, h.st
 	if st.first.has && st.first.err == nil && !st.res.Noticed() {
 		return st.first.take(dest)
 	}
-	if err := r.enter(); err != nil {
+	if err := r.enter(h); err != nil {
 		return err
 	}
 	st.res.Use()
@@ -192,62 +207,71 @@ func (f *firstRow) take(dest []driver.Value) error {
 	return f.err
 }
 
-// enter begins an operation on the rows. Rows of their connection's tomb have
-// its error already; others, opened before the transaction, go on.
-func (r *rows) enter() error {
-	f := r.c.met(r.enterGate())
+// enter begins an operation on the rows, whose handle is h, nil if they are closed.
+// Rows of their connection's tomb have its error already; others, opened before the
+// transaction, go on.
+func (r *rows) enter(h *rowsHandle) error {
+	if h == nil {
+		return io.EOF // as go-sqlite3's closed rows
+	}
+	c := h.c
+	f := c.met(h.enterGate())
 	if f&busy != 0 {
 		return errBusy
 	}
 	if f&reaping != 0 {
-		return r.st.ctx.Err()
+		return h.st.ctx.Err()
 	}
-	if r.st.err != nil {
-		return r.c.leaveQuietly(r.st.err) // told when it was killed
+	if r.h.Load() == nil { // closed meanwhile: the handle may be another result's
+		return c.leave(io.EOF)
+	}
+	if err := h.st.err; err != nil {
+		return c.leaveQuietly(err) // told when it was killed
 	}
 	if f&dead != 0 {
-		return r.c.leave(r.c.gone)
+		return c.leave(c.gone)
 	}
 	return nil
 }
 
 // enterGate enters for as long as the query's context allows.
-func (r *rows) enterGate() uint64 {
-	if ctx := r.st.ctx; ctx != nil {
-		return r.c.gate.enterUntil(ctx)
+func (h *rowsHandle) enterGate() uint64 {
+	if ctx := h.st.ctx; ctx != nil {
+		return h.c.gate.enterUntil(ctx)
 	}
-	return r.c.gate.enter()
+	return h.c.gate.enter()
 }
 
 // Close closes the rows. Reaped rows are closed already. database/sql calls it
 // where Next fails: if the reaper is inside and the query's context over, the
 // closing is left to whoever is inside next.
 func (r *rows) Close() error {
-	c, st := r.c, r.st
-	if r.left {
+	h := r.h.Load()
+	if h == nil {
 		return nil
 	}
-	f := r.enterGate()
+	c, st := h.c, h.st
+	f := h.enterGate()
 	if f&busy != 0 {
 		return errBusy
 	}
 	if f&reaping != 0 {
-		r.left = true // and is not used again
+		r.h.Store(nil)
 		c.handOver(func() {
-			if st.out {
-				c.closeRows(st)
-				c.rec.Recorded()
-			}
+			c.closeRows(st)
+			c.rec.Recorded()
+			runtime.KeepAlive(h) // until here, or it would be proven to be forgotten
 		})
 		return nil
 	}
-	if !st.out { // closed before; the handle may be somebody else's
+	if r.h.Load() == nil { // closed meanwhile: the handle may be another result's
 		return c.leave(nil)
 	}
+	r.h.Store(nil)
 	failed := st.failed
 	err := c.closeRows(st)
 	if len(c.freeRows) < maxFree {
-		c.freeRows = grow(c.freeRows, r)
+		c.freeRows = grow(c.freeRows, h)
 	}
 	if failed {
 		return c.leaveQuietly(err) // told when it failed
@@ -257,7 +281,6 @@ func (r *rows) Close() error {
 
 // closeRows closes rows for the program. The record stays open.
 func (c *conn) closeRows(st *rowsState) (err error) {
-	st.out = false
 	if st.err != nil && errors.Is(st.err, ErrReaped) {
 		c.rec.Acknowledged()
 	}
@@ -269,7 +292,7 @@ func (c *conn) closeRows(st *rowsState) (err error) {
 			c.forgetRows(st)
 		}
 	}
-	st.inner, st.ctx, st.cols, st.err = nil, nil, nil, io.EOF // what closed rows answer
+	st.inner, st.ctx, st.cols, st.err = nil, nil, nil, nil
 	if st.first.has {
 		st.first.has = false
 		clear(st.first.row)

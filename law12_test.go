@@ -123,7 +123,7 @@ func TestStatementWithoutHandle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := prepared.(*stmt).st
+	st := prepared.(*stmt).h.Load().st
 	st.handle, st.columns = capi.Stmt{}, capi.Stmt{}.Columns() > 0
 	if _, err := prepared.Exec(nil); err != nil {
 		t.Error(err)

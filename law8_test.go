@@ -319,13 +319,13 @@ func TestCondemnedPrepareLeavesNothing(t *testing.T) {
 func TestHandlesAreUsedAgain(t *testing.T) {
 	t.Parallel()
 	c := drive(t, Config{})
-	seen := make(map[*rows]bool)
+	seen := make(map[*rowsHandle]bool)
 	for range 100 {
 		r, err := c.Query("SELECT 1", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seen[r.(*rows)] = true
+		seen[r.(*rows).h.Load()] = true
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}

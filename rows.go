@@ -5,19 +5,26 @@ import (
 	"database/sql/driver"
 	"io"
 	"reflect"
+	"sync/atomic"
 	"weak"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
-// rows is the handle that database/sql holds. It comes from its connection's
-// free list; while it is handed out nothing of ours points to it, so that
-// garbage collection proves it when nobody can close it any more. What it
-// stands for lives in the connection.
+// rows is what database/sql holds of one result. Close takes the handle away from
+// it, for the connection's next result uses that again: who comes back with closed
+// rows, for a second Close by a defer, must not reach its successor.
 type rows struct {
-	c    *conn
-	st   *rowsState
-	left bool // closed while the reaper was inside, see Close
+	h atomic.Pointer[rowsHandle] // nil once they are closed
+}
+
+// rowsHandle is what garbage collection is asked about: it comes from its
+// connection's free list, with a cleanup that was attached once, when it was made.
+// While it is handed out nothing points to it but its rows, so it is collected when
+// nobody can close them any more. What it stands for lives in the connection.
+type rowsHandle struct {
+	c  *conn
+	st *rowsState
 }
 
 // rowsState is one result set. It must not lead to the handle or, as the
@@ -33,7 +40,6 @@ type rowsState struct {
 	slot   int             // in conn.rows, -1 if closed
 	moved  bool            // the first row was read: from now on it steps
 	failed bool            // a step failed, and closing will say so again
-	out    bool            // the handle is handed out
 	first  firstRow
 	res    tracker.Resource
 }
@@ -130,31 +136,34 @@ func (c *conn) nextWatched(st *rowsState, dest []driver.Value) error {
 
 // ColumnTypeDatabaseTypeName returns the declared type.
 func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
-	if r.enter() != nil {
+	h := r.h.Load()
+	if r.enter(h) != nil {
 		return ""
 	}
-	name := r.st.inner.ColumnTypeDatabaseTypeName(i)
-	r.c.leave(nil)
+	name := h.st.inner.ColumnTypeDatabaseTypeName(i)
+	h.c.leave(nil)
 	return name
 }
 
 // ColumnTypeNullable does what go-sqlite3's does.
 func (r *rows) ColumnTypeNullable(i int) (nullable, ok bool) {
-	if r.enter() != nil {
+	h := r.h.Load()
+	if r.enter(h) != nil {
 		return false, false
 	}
-	nullable, ok = r.st.inner.ColumnTypeNullable(i)
-	r.c.leave(nil)
+	nullable, ok = h.st.inner.ColumnTypeNullable(i)
+	h.c.leave(nil)
 	return nullable, ok
 }
 
 // ColumnTypeScanType returns the Go type to scan into.
 func (r *rows) ColumnTypeScanType(i int) reflect.Type {
-	if r.enter() != nil {
+	h := r.h.Load()
+	if r.enter(h) != nil {
 		return reflect.TypeFor[any]()
 	}
-	t := r.st.inner.ColumnTypeScanType(i)
-	r.c.leave(nil)
+	t := h.st.inner.ColumnTypeScanType(i)
+	h.c.leave(nil)
 	return t
 }
 

@@ -29,7 +29,7 @@ func TestRunsDirectly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, direct := opened.(*rows).st.inner.(*runner); !direct {
+		if _, direct := opened.(*rows).h.Load().st.inner.(*runner); !direct {
 			t.Fatal("Query: by go-sqlite3")
 		}
 		var dest [1]driver.Value

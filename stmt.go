@@ -4,14 +4,21 @@ import (
 	"context"
 	"database/sql/driver"
 	"runtime"
+	"sync/atomic"
 	"weak"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
-// stmt is the handle of a prepared statement, see rows.
+// stmt is what database/sql holds of a prepared statement, and stmtHandle what is
+// used again, see rows.
 type stmt struct {
+	h      atomic.Pointer[stmtHandle] // nil once it is closed
+	inputs int                        // parameters
+}
+
+type stmtHandle struct {
 	c  *conn
 	st *stmtState
 }
@@ -23,7 +30,6 @@ type stmtState struct {
 	class   textClass
 	columns bool       // it returns columns
 	timeout bool       // namesBusyTimeout: SQLite compiles it again for each run
-	inputs  int        // parameters
 	last    *rowsState // its newest rows, if they are open
 	open    int        // rows that are open: all of them run one cursor of SQLite's
 	slot    int        // in conn.stmts, -1 if closed
@@ -53,15 +59,16 @@ func (c *conn) openStmt(ctx context.Context, opened driver.Stmt, query string) (
 			class = classify(query)
 		}
 	}
-	s := c.takeStmt()
-	st := s.st
+	h := c.takeStmt()
+	s := &stmt{inputs: inner.NumInput()}
+	s.h.Store(h)
+	st := h.st
 	st.prepared = prepared{inner: inner, handle: capi.OfStmt(opened)}
 	st.query, st.class, st.last, st.open = query, class, nil, 0
 	st.timeout = namesBusyTimeout(class, query)
 	if st.class&(textAttach|textTemp|textPragma|textHistory) != 0 {
 		c.session.note(c, st.class, query) // a PRAGMA acts when it is prepared
 	}
-	st.inputs = inner.NumInput()
 	st.columns = st.handle.Columns() > 0
 	st.slot = len(c.stmts)
 	c.stmts = append(c.stmts, st)
@@ -70,16 +77,16 @@ func (c *conn) openStmt(ctx context.Context, opened driver.Stmt, query string) (
 	return s, nil
 }
 
-func (c *conn) takeStmt() *stmt {
+func (c *conn) takeStmt() *stmtHandle {
 	if n := len(c.freeStmts); n > 0 {
-		s := c.freeStmts[n-1]
+		h := c.freeStmts[n-1]
 		c.freeStmts[n-1] = nil
 		c.freeStmts = c.freeStmts[:n-1]
-		return s
+		return h
 	}
-	s := &stmt{c: c, st: &stmtState{slot: -1}}
-	runtime.AddCleanup(s, provenStmt, stmtRef{weak.Make(c), s.st})
-	return s
+	h := &stmtHandle{c: c, st: &stmtState{slot: -1}}
+	runtime.AddCleanup(h, provenStmt, stmtRef{weak.Make(c), h.st})
+	return h
 }
 
 type stmtRef struct {
@@ -127,8 +134,12 @@ func (c *conn) finalize(st *stmtState) error {
 
 // ExecContext runs the statement.
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	c, st := s.c, s.st
-	if done, err := s.enter(ctx); done || err != nil {
+	h := s.h.Load()
+	if h == nil {
+		return nil, errStmtClosed
+	}
+	c, st := h.c, h.st
+	if done, err := s.enter(ctx, h); done || err != nil {
 		if err != nil {
 			return nil, err
 		}
@@ -177,25 +188,37 @@ func (s *stmt) Query(args []driver.Value) (driver.Rows, error) {
 // sql.DB, so it does not wait for the reaper: that finds the statement handed
 // over.
 func (s *stmt) Close() error {
-	c, st := s.c, s.st
+	h := s.h.Load()
+	if h == nil {
+		return nil
+	}
+	c := h.c
 	f, inside := c.gate.enterNow()
 	if !inside {
-		c.handOver(func() {
-			if st.slot >= 0 {
-				c.finalize(st)
-			}
-		})
+		// What is handed over holds the handle: collected before its turn comes, it
+		// would look abandoned.
+		if s.h.CompareAndSwap(h, nil) {
+			c.handOver(func() { c.closeStmt(h) })
+		}
 		return nil
 	}
 	if f&busy != 0 {
 		return errBusy
 	}
-	var err error
-	if st.slot >= 0 {
-		err = c.finalize(st)
-		if len(c.freeStmts) < maxFree {
-			c.freeStmts = append(c.freeStmts, s)
-		}
+	if !s.h.CompareAndSwap(h, nil) { // closed meanwhile: the handle may be another's
+		return c.leave(nil)
 	}
-	return c.leave(err)
+	return c.leave(c.closeStmt(h))
+}
+
+// closeStmt closes the statement of a handle, if the guard has not done so, and keeps
+// the handle for the next one. The connection is inside the gate.
+func (c *conn) closeStmt(h *stmtHandle) (err error) {
+	if h.st.slot >= 0 {
+		err = c.finalize(h.st)
+	}
+	if len(c.freeStmts) < maxFree {
+		c.freeStmts = append(c.freeStmts, h)
+	}
+	return err
 }

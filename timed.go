@@ -98,15 +98,24 @@ func (t timedTx) Rollback() error {
 
 type timedStmt struct{ *stmt }
 
+// operate is conn.operate for a statement; nothing is timed on a closed one.
+func (s timedStmt) operate() timing {
+	h := s.h.Load()
+	if h == nil {
+		return timing{}
+	}
+	return h.c.operate(h.st.query)
+}
+
 func (s timedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	o := s.c.operate(s.st.query)
+	o := s.operate()
 	res, err := s.stmt.ExecContext(ctx, args)
 	o.over(err)
 	return res, err
 }
 
 func (s timedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	o := s.c.operate(s.st.query)
+	o := s.operate()
 	rows, err := s.stmt.QueryContext(ctx, args)
 	o.over(err)
 	return rows, err
