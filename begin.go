@@ -86,8 +86,7 @@ func (t *txStmts) begin(c *conn, ctx context.Context) error {
 		t.beginSQL = txLock(c.inner)
 	}
 	if t.beginSQL == "" { // not known: as go-sqlite3 does it
-		_, err := c.inner.BeginTx(ctx, driver.TxOptions{})
-		return err
+		return c.innerBegin(ctx, driver.TxOptions{})
 	}
 	return t.beginning.execute(c, ctx, t.beginSQL)
 }

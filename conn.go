@@ -61,6 +61,8 @@ type conn struct {
 	freeStmts []*stmtHandle
 	// closed: Close was called.
 	closed bool
+	// lost: a call never came back, see lose.
+	lost atomic.Bool
 	// forgotten: see forgetConn. Guarded by Connector.mu.
 	forgotten bool
 	// gone is what a dead connection answers; rolledBack says that its owner
@@ -185,11 +187,14 @@ func (c *conn) leaveBusy(err error) error {
 // seeTo sees to what keeps an operation from leaving.
 func (c *conn) seeTo(err error) error {
 	c.gate.clear(watched | recording) // SQLite is done: the context has nothing left to stop
-	bits := c.gate.take(condemned | stopped | attended)
+	bits := c.gate.take(condemned | stopped | attended | closing)
 	c.unwatch(bits)
 	if bits&condemned != 0 {
 		c.wait.Stop(false)
 		err = c.carryCondemned(err)
+	}
+	if bits&closing != 0 {
+		c.shut()
 	}
 	return err
 }

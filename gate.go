@@ -22,6 +22,7 @@ const (
 	stopped   = uint64(1) << 8          // the operation in flight was told to stop
 	attended  = uint64(1) << 9          // a goroutine waits for the end of its context
 	ending    = uint64(1) << 10         // the operation in flight may end the transaction
+	closing   = uint64(1) << 15         // Close came beside the operation in flight, which closes on its way out
 	recording = uint64(tracker.RecordingBit)
 	sharing   = uint64(tracker.SharingBit) // always, for a connection that shares its cache: no short cuts
 	awaited   = uint64(1) << 14            // the owner waits for the reaper, which is inside
@@ -118,7 +119,7 @@ func (g *gate) leaveSlow() bool {
 		switch {
 		case w&interrupt != 0:
 			runtime.Gosched() // two microseconds: it must not hit what comes next
-		case w&(condemned|stopped|attended) != 0:
+		case w&(condemned|stopped|attended|closing) != 0:
 			return false
 		default:
 			if g.word.CompareAndSwap(w, w&^ofOne+operation) {
@@ -183,6 +184,20 @@ func (g *gate) release() {
 		g.turn.end()
 	}
 	g.shared.release()
+}
+
+// close leaves the closing of the connection to the operation in flight, and returns
+// false if there is none. Before it leaves, that finds the bit.
+func (g *gate) close() bool {
+	for {
+		w := g.word.Load()
+		if w&busy == 0 {
+			return false
+		}
+		if w&closing != 0 || g.word.CompareAndSwap(w, w|closing) {
+			return true
+		}
+	}
 }
 
 // condemn marks the operation in flight, and returns false if there is none.

@@ -20,19 +20,30 @@ func (c *conn) takeBack(f uint64) {
 	}
 }
 
-// Close closes the connection. Statements and rows that are still open go
-// first: over them, SQLite would keep file and locks for good. See
-// https://www.sqlite.org/c3ref/close.html on zombies.
+// Close closes the connection. It does not wait for an operation that another goroutine
+// has in flight: that closes the connection on its way out, and an error of doing so is
+// not told.
 func (c *conn) Close() error {
-	f := c.gate.enter()
-	if f&busy != 0 {
-		// SQLite's mutex may be locked for ever: the handle is given up.
-		c.lose()
-		c.rec.Close()
+	for c.gate.enter()&busy != 0 {
+		if !c.gate.close() {
+			continue // it is over
+		}
+		c.forgetConn() // who is in flight holds the connection
+		if c.lost.Load() {
+			c.rec.Close() // nobody is going to leave, see lose
+		}
 		return nil
 	}
-	var err error
-	if f&dead == 0 {
+	err := c.shut()
+	c.leave(nil)
+	return err
+}
+
+// shut closes the connection from inside the gate. Statements and rows that are still
+// open go first: over them, SQLite would keep file and locks for good. See
+// https://www.sqlite.org/c3ref/close.html on zombies.
+func (c *conn) shut() (err error) {
+	if c.gate.word.Load()&dead == 0 {
 		c.drain()
 		c.killRows(errConnClosed)
 		c.finalizeAll()
@@ -46,15 +57,12 @@ func (c *conn) Close() error {
 		// An interrupt must not reach a handle that is closed: without a
 		// transaction none is sent, and behind take none is on its way.
 		c.gate.take(0)
-		h := c.takeHandle()
-		err = h.close()
+		err = c.innerShut()
 	}
 	c.rec.Close()
 	c.dropped.Stop()
-	first := !c.closed
-	c.closed = true
-	c.leave(nil)
-	if first {
+	if !c.closed {
+		c.closed = true
 		c.gate.shared.drop()
 	}
 	return err

@@ -86,7 +86,7 @@ func (g *gate) enterAs(ctx context.Context, bits uint64) uint64 {
 // left is leave where nothing stands in the way.
 func (g *gate) left() bool {
 	w := g.word.Load()
-	return w&(interrupt|condemned|stopped|attended|sharing) == 0 && g.word.CompareAndSwap(w, w&^ofOne+operation)
+	return w&(interrupt|condemned|stopped|attended|closing|sharing) == 0 && g.word.CompareAndSwap(w, w&^ofOne+operation)
 }
 
 // checkOut begins a lease. The record is open; what the context is asked for is
@@ -132,10 +132,13 @@ func (c *conn) IsValid() bool {
 		return true // no lease to end: see ResetSession
 	}
 	if f&busy != 0 {
-		c.lose()
-		c.rec.Record()
-		c.rec.CheckIn()
-		c.rec.Recorded()
+		// An operation in flight has the record to itself. Nobody comes back to that
+		// of a lost connection.
+		if c.lost.Load() {
+			c.rec.Record()
+			c.rec.CheckIn()
+			c.rec.Recorded()
+		}
 		return false
 	}
 	if c.waiting.Load() || c.raw.Load() || c.wrapped {

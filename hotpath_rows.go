@@ -285,7 +285,7 @@ func (c *conn) closeRows(st *rowsState) (err error) {
 		c.rec.Acknowledged()
 	}
 	if st.slot >= 0 {
-		if err = st.inner.Close(); err != nil {
+		if err = c.rowsClose(st.inner); err != nil {
 			c.after(context.Background(), 0, "", err)
 		}
 		if st.slot >= 0 { // not killed by an abort just now
@@ -297,6 +297,15 @@ func (c *conn) closeRows(st *rowsState) (err error) {
 		st.first.has = false
 		clear(st.first.row)
 	}
+	return err
+}
+
+// rowsClose closes rows, which may commit.
+func (c *conn) rowsClose(inner sqliteRows) (err error) {
+	ok := false
+	defer c.returned(&ok)
+	err = inner.Close()
+	ok = true
 	return err
 }
 

@@ -408,6 +408,7 @@ func TestLostConnectionIsNotClosed(t *testing.T) {
 	if f := c.gate.enter(); f != 0 {
 		t.Fatalf("flags %#x", f)
 	}
+	c.lose()
 	wantErr(t, "Close", c.Close(), nil)
 	if inner.closed.Load() {
 		t.Error("the handle was closed")

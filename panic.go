@@ -7,10 +7,13 @@ import (
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 )
 
-// The calls into SQLite that may run a Go function of the program. If that
-// panics or ends its goroutine, SQLite never gets to unlock the connection: the
-// gate stays busy, and the connection is given up. database/sql does not always
-// come back with it (it has no defer around a query), so it is noticed here.
+// The calls into SQLite that may run a Go function of the program: all that prepare,
+// step, reset or finalize a statement, or close the connection, for authorizers, hooks
+// and virtual tables are such functions, too. If one panics or ends its goroutine,
+// SQLite never gets to unlock the connection: the gate stays busy, and the connection
+// is given up. database/sql does not always come back with it (it has no defer around a
+// query), so it is noticed here. A gate that is busy without that belongs to an
+// operation in flight.
 
 // returned is deferred around such a call.
 func (c *conn) returned(ok *bool) {
@@ -30,6 +33,12 @@ func (c *conn) lose() {
 	}
 	c.forgetConn()
 	capi.Forget(c.inner)
+	// Now, for who reads it (see IsValid and Close) takes it that all this is done.
+	// Close marks the gate first and reads then: one of the two sees the other.
+	c.lost.Store(true)
+	if c.gate.word.Load()&closing != 0 {
+		c.rec.Close()
+	}
 }
 
 func (c *conn) innerExec(ctx context.Context, query string, args []driver.NamedValue) (res driver.Result, err error) {
@@ -68,6 +77,43 @@ func (c *conn) innerPrepare(ctx context.Context, query string) (prepared driver.
 	prepared, err = c.inner.PrepareContext(ctx, query)
 	ok = true
 	return prepared, err
+}
+
+// innerBegin begins a transaction as go-sqlite3 does it.
+func (c *conn) innerBegin(ctx context.Context, opts driver.TxOptions) (err error) {
+	ok := false
+	defer c.returned(&ok)
+	_, err = c.inner.BeginTx(ctx, opts)
+	ok = true
+	return err
+}
+
+// stmtClose closes a statement, which may be the last to use a virtual table.
+func (c *conn) stmtClose(inner sqliteStmt) (err error) {
+	ok := false
+	defer c.returned(&ok)
+	err = inner.Close()
+	ok = true
+	return err
+}
+
+// innerShut closes the handle, which rolls back.
+func (c *conn) innerShut() (err error) {
+	ok := false
+	defer c.returned(&ok)
+	h := c.takeHandle()
+	err = h.close()
+	ok = true
+	return err
+}
+
+// statementEnd is capi.StatementEnd, which prepares the statement.
+func (c *conn) statementEnd(query string) (end, params int, ok bool) {
+	back := false
+	defer c.returned(&back)
+	end, params, ok = capi.StatementEnd(c.db, query)
+	back = true
+	return end, params, ok
 }
 
 // stmtExec resets a statement that returns columns behind its run: go-sqlite3

@@ -4,8 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"strings"
-
-	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 )
 
 // parts cuts a text into its statements with their arguments, so that each can
@@ -27,7 +25,7 @@ func newParts(query string, args []driver.NamedValue) parts {
 
 // next returns the next part, and whether it is the last one.
 func (p *parts) next(c *conn) (text string, args []driver.NamedValue, last bool) {
-	end, params, ok := capi.StatementEnd(c.db, p.rest)
+	end, params, ok := c.statementEnd(p.rest)
 	left := p.args[min(p.done, len(p.args)):]
 	if !ok || len(left) < params {
 		return p.rest, left, true // fails, or goes on, as it does without us
@@ -69,12 +67,12 @@ func (c *conn) queryEach(ctx, inner context.Context, guarded bool, query string,
 		c.beforePart(text)
 		opened, err := c.innerQuery(inner, text, own)
 		if err == nil && !last {
-			opened.Close() // go-sqlite3 takes one step of it, too
+			c.rowsClose(opened) // go-sqlite3 takes one step of it, too
 		}
 		err = c.afterPart(ctx, guarded, text, err)
 		if err != nil || last {
 			if err != nil && opened != nil {
-				opened.Close()
+				c.rowsClose(opened)
 			}
 			return opened, err
 		}

@@ -92,7 +92,7 @@ func (c *conn) kill(st *rowsState, err error) {
 	// A statement that runs again has taken its cursor with it: closing the
 	// older rows would reset the newer ones.
 	if st.stmt == nil || st.stmt.last == st || st.stmt.last == nil {
-		st.inner.Close()
+		c.rowsClose(st.inner)
 	}
 	st.err = err
 	st.res.Notice()

@@ -54,7 +54,7 @@ func (c *conn) openStmt(ctx context.Context, opened driver.Stmt, query string) (
 	}
 	class := classify(query)
 	if class&textMulti != 0 { // only the first statement is prepared
-		if end, _, ok := capi.StatementEnd(c.db, query); ok {
+		if end, _, ok := c.statementEnd(query); ok {
 			query = query[:end]
 			class = classify(query)
 		}
@@ -118,7 +118,7 @@ func (c *conn) finalize(st *stmtState) error {
 			c.kill(c.rows[i], errStmtClosed)
 		}
 	}
-	err := st.inner.Close()
+	err := c.stmtClose(st.inner)
 	last := len(c.stmts) - 1
 	c.stmts[st.slot] = c.stmts[last]
 	c.stmts[st.slot].slot = st.slot

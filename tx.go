@@ -25,7 +25,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if opts == (driver.TxOptions{}) {
 		err = c.begins.begin(c, inner)
 	} else {
-		_, err = c.inner.BeginTx(inner, opts)
+		err = c.innerBegin(inner, opts)
 	}
 	if err != nil {
 		c.rec.Executing(c.begins.text())

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 )
 
 // txn is what the guard knows of the connection's transaction, begun by
@@ -259,7 +257,7 @@ func (c *conn) rollbackText(class textClass, query string) (rest string, done bo
 	if class&textMulti == 0 {
 		return "", true, nil
 	}
-	end, _, ok := capi.StatementEnd(c.db, query)
+	end, _, ok := c.statementEnd(query)
 	if !ok {
 		return query, false, nil
 	}

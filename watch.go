@@ -111,7 +111,7 @@ func (c *conn) begun(ctx context.Context, guarded bool, class textClass, query s
 	}
 	if guarded && class&textEndsTx == 0 {
 		if over := ctx.Err(); over != nil {
-			opened.Close()
+			c.rowsClose(opened)
 			return nil, over
 		}
 	}
