@@ -87,6 +87,26 @@ func TestReapedLeaseIsClosedForAll(t *testing.T) {
 	}
 }
 
+// What the holder opened since is a leak of its own, and with its undoing nothing is
+// left to be ordered.
+func TestReapedLeaseHoldsMore(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(reapedTx))
+		f := l.open(p, true)
+		f.begin("BEGIN", "")
+		l.until(8*mins + 30*sec)
+		f.expectOrders("6m0s transaction tx_timeout #1 done")
+		f.query("SELECT 1", "")
+		l.told()
+		l.until(24 * time.Hour)
+		l.expect("19m7.5s suspect rows leak_after #2", "20m7.5s reaped rows leak_after #2")
+		f.expectOrders("20m7.5s lease leak_after #2 done")
+		if s := p.Stats(); s.ForceClosed != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // A handle that stays, for a new one would lack something, is not ordered to be
 // closed again and again.
 func TestReapedLeaseKept(t *testing.T) {
@@ -144,6 +164,22 @@ func TestReapedLeaseComesAgain(t *testing.T) {
 		f.shutGate(false)
 		l.until(24 * time.Hour)
 		f.expectOrders("13m0s lease tx_timeout #1 done")
+	})
+}
+
+// The next check is that of its pool, also if nothing else is due for long.
+func TestReapedLeaseComesAgainSoon(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		f := l.open(l.pool(Enforce, limits(func(p *Policy) { p.LeakAfter, p.TxTimeout, p.CheckInterval = 8*sec, 4*sec, time.Hour })), true)
+		f.begin("BEGIN", "")
+		l.until(8 * sec)
+		f.expectOrders("5s transaction tx_timeout #1 done")
+		f.shutGate(true)
+		l.until(9500 * time.Millisecond)
+		f.expectOrders("9s lease tx_timeout #1 void")
+		f.shutGate(false)
+		l.until(mins)
+		f.expectOrders("10s lease tx_timeout #1 done")
 	})
 }
 

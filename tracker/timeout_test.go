@@ -752,6 +752,19 @@ func TestTxLimitsAtRunTime(t *testing.T) {
 			})
 		})
 	}
+	t.Run("tx_limit off", func(t *testing.T) {
+		inBubble(t, func(l *lab) {
+			p := l.pool(Observe, txLimit(10*mins))
+			f := l.open(p, true)
+			l.sleep(10 * sec)
+			f.begin("BEGIN", "")
+			f.work(15 * mins)
+			if err := p.SetPolicy(limits(nil)); err != nil {
+				t.Fatal(err)
+			}
+			l.expect("11m0s suspect transaction tx_limit #1", "15m0s recovered transaction tx_limit #1")
+		})
+	})
 	t.Run("tx_limit off while its order finds the gate taken", func(t *testing.T) {
 		inBubble(t, func(l *lab) {
 			p := l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout, p.TxLimit = time.Hour, 10*mins }))
