@@ -332,7 +332,7 @@ func (behaving) StatementNeverClosed(p *program) {
 
 func (behaving) StatementsOfManyTexts(p *program) {
 	p.SetMaxOpenConns(1)
-	for i := range 300 {
+	for i := range 99 {
 		p.keep(ok(p.PrepareContext(p.ctx, fmt.Sprintf("%s LIMIT %d", orders, i))))
 	}
 }

@@ -151,7 +151,10 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 		return c.sqlite.Open(c.dsn)
 	}
 	caller := openers()
-	return c.connect(ctx, fromOpener(caller), !fromSQL(caller))
+	// A wrapper that opens connections on a goroutine of its own hides whether this
+	// one is for the pool's stock: until it is used, nobody knows.
+	far := !caller.Calls("database/sql.")
+	return c.connect(ctx, far || fromOpener(caller), !fromSQL(caller))
 }
 
 // connect opens a guarded connection. idle: it goes into the pool's stock. wrapped:

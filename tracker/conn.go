@@ -170,13 +170,8 @@ func (c *Conn) SawCheckIn() { c.pool.checkIns.Store(true) }
 // in the pool, because nobody says so, and notes that: nothing can be said against
 // it. Tracker.mu and Conn.mu are held.
 func (c *Conn) maybePooled() bool {
-	if !c.wrapped || c.tx.id != 0 || c.rows.n > 0 {
+	if !c.wrapped || c.pool.checkIns.Load() || c.tx.id != 0 || c.rows.n > 0 {
 		return false
-	}
-	if c.pool.checkIns.Load() {
-		// A wrapper that opens connections from a goroutine of its own hides
-		// whether one is for the pool's stock: until it is used, nobody knows.
-		return c.word.Load()&^FlagBits == 0
 	}
 	c.pool.lacksLocked("check-ins, which a wrapper around the driver hides: leases that hold nothing are not judged")
 	return true
