@@ -15,7 +15,6 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
-	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -340,7 +339,7 @@ func TestCloseBesideAPanic(t *testing.T) {
 						t.Errorf("%d connections are watched", n)
 					}
 					wantErr(t, "Close again", c.Close(), nil)
-					if capiOpen := capi.Of(c.inner).OK(); capiOpen {
+					if capiOpen := c.db().OK(); capiOpen {
 						t.Error("go-sqlite3 does not take the connection for closed")
 					}
 					if n := len(g.events(tracker.EventSuspect)); n != 1 {
@@ -372,7 +371,7 @@ func TestCloseBesideAPanic(t *testing.T) {
 				}()
 				c.Close()
 			}()
-			if capi.Of(c.inner).OK() || g.wait(t, tracker.EventSuspect).Reason != tracker.ReasonPanic {
+			if c.db().OK() || g.wait(t, tracker.EventSuspect).Reason != tracker.ReasonPanic {
 				t.Error("the connection is not given up")
 			}
 			wantErr(t, "Close again", c.Close(), nil)

@@ -30,7 +30,7 @@ func (k control) TxState() tracker.TxState {
 	if c.raw.Load() { // the program may be inside SQLite beside the gate
 		return tracker.TxUnknown
 	}
-	state, ok := c.db.TxnState()
+	state, ok := c.db().TxnState()
 	if !ok {
 		return tracker.TxUnknown
 	}

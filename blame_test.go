@@ -695,7 +695,7 @@ func TestBlameNobodyDead(t *testing.T) {
 		}
 		other := open(t, Config{})
 		run(t, other.begin(t), createT)
-		c.db = other.last().db // what is in its memory by now
+		c.sqlite = other.last().sqlite // what is in its memory by now
 		if s := (control{weak.Make(c)}).TxState(); s != tracker.TxNone {
 			t.Error(s)
 		}

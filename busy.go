@@ -20,7 +20,7 @@ func (c *conn) startWaiting() {
 	if d.ConnectHook != nil || len(d.Extensions) > 0 {
 		timeout = 0
 	}
-	switch c.wait = capi.NewWait(c.db, c.fileID(), timeout); {
+	switch c.wait = capi.NewWait(c.db(), c.fileID(), timeout); {
 	case !c.wait.OK():
 	case timeout > 0:
 		c.busyHandler = true
@@ -36,7 +36,7 @@ func (c *conn) installBusy() {
 
 func (c *conn) ownBusy(timeout time.Duration) {
 	if timeout > 0 {
-		c.wait.Busy(timeout)
+		c.wait.Busy(c.db(), timeout)
 		c.busyHandler = true
 	}
 }
@@ -72,7 +72,7 @@ func namesBusyTimeout(class textClass, query string) bool {
 // namesBusyTimeout; takeBusyTimeout comes behind it.
 func (c *conn) leaveBusyTimeout() {
 	if c.busyHandler {
-		c.wait.Default()
+		c.wait.Default(c.db())
 	}
 }
 

@@ -86,7 +86,7 @@ func (c *conn) stopCondemned() bool {
 		}
 		c.wait.Stop(true)
 		if c.gate.word.Load()&ending == 0 {
-			c.db.Interrupt()
+			c.db().Interrupt()
 		}
 	})
 }
@@ -191,7 +191,7 @@ func (c *conn) reapLease(o *tracker.Order) tracker.Outcome {
 // releaseMemory gives back what the connection can do without.
 func (c *conn) releaseMemory() {
 	c.texts.drop()
-	c.db.ReleaseMemory()
+	c.db().ReleaseMemory()
 }
 
 // die marks the connection dead and closes its handle on a goroutine of its

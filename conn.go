@@ -50,7 +50,7 @@ type conn struct {
 	texts    texts
 
 	connector *Connector // immutable
-	db        capi.DB    // immutable
+	sqlite    capi.Conn  // immutable
 	wait      capi.Wait  // immutable; freed with the handle
 	dropped   runtime.Cleanup
 	tx        tx
@@ -93,6 +93,21 @@ var (
 	_ driver.SessionResetter    = (*conn)(nil)
 	_ driver.Validator          = (*conn)(nil)
 )
+
+// db returns SQLite's handle, none once it is closed. It is asked for each time, for a
+// program that has the real connection may close that.
+func (c *conn) db() capi.DB { return c.sqlite.DB() }
+
+// closedByProgram reports whether the program closed the real connection. The caller is
+// inside the gate, and the guard has not closed it.
+func (c *conn) closedByProgram() bool { return isClosed(c.inner) }
+
+// isClosed is what go-sqlite3's Ping tells.
+func isClosed(inner sqliteConn) bool { return inner.Ping(context.Background()) != nil }
+
+// autocommit reports whether no transaction is open. A connection that the program
+// closed has none; go-sqlite3 says false then.
+func (c *conn) autocommit() bool { return c.inner.AutoCommit() || c.closedByProgram() }
 
 // enter begins an operation of the owner. On an error nothing has begun.
 func (c *conn) enter(ctx context.Context) error {
@@ -271,10 +286,10 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	}
 	restore := c.busyHandler && namesBusyTimeout(class, query)
 	if restore {
-		c.wait.Default()
+		c.wait.Default(c.db())
 	}
 	var res driver.Result
-	if class&(textMulti|textTx) == textMulti|textTx && c.db.OK() {
+	if class&(textMulti|textTx) == textMulti|textTx && c.db().OK() {
 		c.spare()
 		res, err = c.execEach(ctx, inner, guarded, query, args)
 	} else {
@@ -321,7 +336,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	class := classify(query)
 	restore := c.busyHandler && namesBusyTimeout(class, query)
 	if restore {
-		c.wait.Default()
+		c.wait.Default(c.db())
 	}
 	prepared, err := c.innerPrepare(ctx, query)
 	if restore || class&textPragma != 0 {

@@ -171,11 +171,11 @@ func (c *Connector) connect(ctx context.Context, idle, wrapped bool) (driver.Con
 		return nil, lacking(opened)
 	}
 	took := time.Since(began)
-	n := &conn{connector: c, inner: inner, db: capi.Of(opened)}
+	n := &conn{connector: c, inner: inner, sqlite: capi.ConnOf(opened)}
 	n.tx.c = n
 	n.rows, n.freeRows = n.oneRows[:0], n.oneFree[:0]
 	n.watch.c = n
-	if !n.db.OK() {
+	if !n.db().OK() {
 		c.pool.Lacks("sqlite3 handle")
 	}
 	n.leased, n.wrapped = !idle, wrapped
@@ -258,20 +258,28 @@ func (n *conn) forgetConn() {
 
 // handle is an open SQLite handle without its connection, and what only it uses.
 type handle struct {
-	inner sqliteConn
-	wait  capi.Wait
+	inner  sqliteConn
+	sqlite capi.Conn
+	wait   capi.Wait
 }
 
+// close closes the handle. What the program prepared with the real connection may keep
+// it as a zombie, which must not look at wait any more. If the program closed it,
+// nobody could take the handlers off, and wait stays: a few bytes.
 func (h handle) close() error {
+	db := h.sqlite.DB()
+	h.wait.Retire(db)
 	err := h.inner.Close()
-	h.wait.Free() // SQLite's handlers looked at it until now
+	if db.OK() {
+		h.wait.Free()
+	}
 	return err
 }
 
 // takeHandle takes the handle from a dead connection. The caller is inside the
 // gate, and nobody who could tell an operation to stop is on his way.
 func (c *conn) takeHandle() handle {
-	h := handle{c.inner, c.wait}
+	h := handle{c.inner, c.sqlite, c.wait}
 	c.wait = capi.Wait{}
 	return h
 }

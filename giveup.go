@@ -73,7 +73,7 @@ func (c *conn) closable() (again reopening, why string, ok bool) {
 	if c.leased || c.txn.open || c.txn.tomb != nil || len(c.rows) > 0 || c.hidden() {
 		return again, why, false
 	}
-	readOnly, known := c.db.ReadOnly()
+	readOnly, known := c.db().ReadOnly()
 	again = reopening{c.connector.traits, s.path, s.file, readOnly}
 	if !c.refreshes() {
 		why = s.verify(c)
@@ -85,7 +85,7 @@ func (c *conn) closable() (again reopening, why string, ok bool) {
 // spotless reports whether a fresh connection would be the same to SQL: without
 // history and session state. The caller is inside the gate.
 func (c *conn) spotless() bool {
-	past, known := c.db.History()
+	past, known := c.db().History()
 	return known && past == capi.History{} && c.session.none() && !c.txn.open && c.txn.tomb == nil
 }
 
@@ -167,7 +167,7 @@ func (c *conn) refresh(reason tracker.Reason) {
 	c.texts.drop()
 	c.begins.drop()
 	if reason != tracker.ReasonMaxAccess {
-		c.db.ReleaseMemory()
+		c.db().ReleaseMemory()
 	}
 	c.rec.Renewed(reason)
 }

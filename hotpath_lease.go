@@ -162,7 +162,7 @@ func (c *conn) IsValid() bool {
 		// Begun in this lease, which did more than that: it was a sql.Conn's,
 		// and its owner will not come back.
 		if t.lease == c.lease && c.ops > 1 {
-			if c.session.forever != "" && c.inner.AutoCommit() {
+			if c.session.forever != "" && c.autocommit() {
 				c.exhume()
 			} else {
 				valid = false

@@ -118,10 +118,10 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	}
 	restore := c.busyHandler && namesBusyTimeout(class, query)
 	if restore {
-		c.wait.Default()
+		c.wait.Default(c.db())
 	}
 	var opened sqliteRows
-	if class&(textMulti|textTx) == textMulti|textTx && c.db.OK() {
+	if class&(textMulti|textTx) == textMulti|textTx && c.db().OK() {
 		c.spare()
 		opened, err = c.queryEach(ctx, inner, guarded, query, args)
 	} else {

@@ -289,7 +289,9 @@ func (c *conn) closeRows(st *rowsState) (err error) {
 			c.after(context.Background(), 0, "", err)
 		}
 		if st.slot >= 0 { // not killed by an abort just now
-			c.forgetRows(st)
+			if over := c.forgetRows(st); err == nil {
+				err = over
+			}
 		}
 	}
 	st.inner, st.ctx, st.cols, st.err = nil, nil, nil, nil
@@ -309,8 +311,9 @@ func (c *conn) rowsClose(inner sqliteRows) (err error) {
 	return err
 }
 
-// forgetRows takes rows out of the connection's list. The record stays open.
-func (c *conn) forgetRows(st *rowsState) {
+// forgetRows takes rows out of the connection's list. It returns the error of closing the
+// statement that they are the last of, if they are. The record stays open.
+func (c *conn) forgetRows(st *rowsState) (err error) {
 	last := len(c.rows) - 1
 	c.rows[st.slot] = c.rows[last]
 	c.rows[st.slot].slot = st.slot
@@ -325,11 +328,12 @@ func (c *conn) forgetRows(st *rowsState) {
 	}
 	st.stmt = nil
 	if st.text != nil {
-		st.text.free()
+		err = st.text.free()
 		st.text = nil
 	}
 	c.rec.Record()
 	c.rec.CloseResource(&st.res)
+	return err
 }
 
 // Close ends the run.

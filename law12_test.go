@@ -17,7 +17,7 @@ import (
 // blind opens a pool whose connections do not find SQLite's own handle.
 func blind(t *testing.T, cfg Config) *guarded {
 	g := open(t, cfg)
-	g.opening = func(c *conn) { c.db, c.wait, c.busyHandler = capi.DB{}, capi.Wait{}, false }
+	g.opening = func(c *conn) { c.sqlite, c.wait, c.busyHandler = capi.Conn{}, capi.Wait{}, false }
 	return g
 }
 

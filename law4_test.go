@@ -67,7 +67,7 @@ func TestReaperDoesNotWaitForAQuery(t *testing.T) {
 			select {
 			case <-over:
 			case <-time.After(10 * time.Second):
-				c.db.Interrupt() // it waits for the query: have an end
+				c.db().Interrupt() // it waits for the query: have an end
 				<-over
 			}
 			best = min(best, time.Since(begin))
@@ -443,12 +443,12 @@ func TestStmtCloseDoesNotWait(t *testing.T) {
 		<-closed
 		return
 	}
-	if open, _, _ := c.db.OpenStatements(); open != 1 {
+	if open, _, _ := c.db().OpenStatements(); open != 1 {
 		t.Errorf("%d statements open, want 1: the reaper is inside", open)
 	}
 	c.gate.release()
 	sc.Close() // check-in is the next to be inside
-	if open, _, _ := c.db.OpenStatements(); open != 0 || len(c.stmts) != 0 {
+	if open, _, _ := c.db().OpenStatements(); open != 0 || len(c.stmts) != 0 {
 		t.Errorf("%d statements open, want 0", open)
 	}
 }
@@ -466,7 +466,7 @@ func TestHandedOverIsClosedByTheReaper(t *testing.T) {
 		wantErr(t, "Close", s.Close(), nil)
 		c.gate.release()
 		sleep(time.Minute)
-		if open, _, _ := c.db.OpenStatements(); open != 0 {
+		if open, _, _ := c.db().OpenStatements(); open != 0 {
 			t.Errorf("%d statements open, want 0", open)
 		}
 	})

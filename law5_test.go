@@ -224,7 +224,7 @@ func TestSuspendedRowsAreReset(t *testing.T) {
 		run(t, c, "BEGIN")
 		rows := query(t, c, "SELECT i FROM "+eleven)
 		sleep(2 * time.Minute)
-		if _, active, _ := g.last().db.OpenStatements(); active != 0 {
+		if _, active, _ := g.last().db().OpenStatements(); active != 0 {
 			t.Errorf("%d statements are active behind the reaper", active)
 		}
 		wantErr(t, "ROLLBACK", try(c, "ROLLBACK"), nil)

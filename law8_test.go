@@ -132,7 +132,7 @@ func TestAbandonedStatementIsProven(t *testing.T) {
 	if !own.gate.try() {
 		t.Fatal("the gate is taken")
 	}
-	if left, _, _ := own.db.OpenStatements(); left != 0 || len(own.stmts) != 0 {
+	if left, _, _ := own.db().OpenStatements(); left != 0 || len(own.stmts) != 0 {
 		t.Errorf("%d statements are open", left)
 	}
 	own.gate.release()

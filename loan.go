@@ -81,7 +81,7 @@ func (c *conn) metRaw(f uint64) uint64 {
 
 // sync asks SQLite for the transaction when others may have had a hand in it.
 func (c *conn) sync() {
-	switch auto := c.inner.AutoCommit(); {
+	switch auto := c.autocommit(); {
 	case auto && c.txn.open:
 		if cause := c.undoneInRaw(); cause != nil {
 			c.abort(cause)
@@ -105,10 +105,10 @@ func (c *conn) lend() {
 		return
 	}
 	l.tx = c.txn.id
-	all, _ := c.db.Databases()
+	all, _ := c.db().Databases()
 	for _, d := range all {
-		version, ok := c.db.DataVersion(d.Schema)
-		state, told := c.db.TryTxnState(d.Schema)
+		version, ok := c.db().DataVersion(d.Schema)
+		state, told := c.db().TryTxnState(d.Schema)
 		if !ok || !told {
 			l.databases = l.databases[:0]
 			return
@@ -131,10 +131,10 @@ func (c *conn) lend() {
 // https://www.sqlite.org/pragma.html#pragma_data_version
 func (c *conn) ownCommits(schema string) (n uint32, ok bool) {
 	query := `PRAGMA "` + strings.ReplaceAll(schema, `"`, `""`) + `".data_version`
-	before, ok := c.db.DataVersion(schema)
+	before, ok := c.db().DataVersion(schema)
 	for range 3 { // the PRAGMA may throw the cache away, and a shared one is others', too
 		others := c.count(query)
-		version, told := c.db.DataVersion(schema)
+		version, told := c.db().DataVersion(schema)
 		if !ok || !told || others < 0 {
 			return 0, false
 		}
@@ -153,7 +153,7 @@ func (c *conn) undoneInRaw() error {
 	if l.tx != c.txn.id || len(l.databases) == 0 {
 		return nil
 	}
-	code := c.db.LastError() // first: what follows runs statements
+	code := c.db().LastError() // first: what follows runs statements
 	switch {
 	case c.committedInRaw():
 		return nil
@@ -168,7 +168,7 @@ func (c *conn) undoneInRaw() error {
 // committedInRaw reports whether anything was committed since lend, or may have
 // been.
 func (c *conn) committedInRaw() bool {
-	all, ok := c.db.Databases()
+	all, ok := c.db().Databases()
 	if !ok {
 		return true
 	}
@@ -181,7 +181,7 @@ func (c *conn) committedInRaw() bool {
 		if i := slices.IndexFunc(c.loan.databases, func(l lent) bool { return l.schema == d.Schema }); i >= 0 {
 			then = c.loan.databases[i]
 			left--
-			if now, ok := c.db.DataVersion(d.Schema); ok && now == then.version {
+			if now, ok := c.db().DataVersion(d.Schema); ok && now == then.version {
 				continue
 			}
 		}

@@ -318,7 +318,7 @@ func TestLendingTakesNoSnapshot(t *testing.T) {
 	c := a.conn(t)
 	o := beginBy(t, c, "tx")
 	inRaw(t, c)
-	if s, _ := a.last().db.TxnState(); s != capi.TxnNone {
+	if s, _ := a.last().db().TxnState(); s != capi.TxnNone {
 		t.Errorf("a transaction that nothing ran in has state %v", s)
 	}
 	run(t, b, "INSERT INTO t VALUES(10)")

@@ -54,7 +54,7 @@ func (k control) CacheSize() (bytes int64, ok bool) {
 		ok = true
 	default:
 		c.wait.Stop(true) // a schema that has to be read must not wait for a lock here
-		bytes, ok = c.db.TryCacheSize()
+		bytes, ok = c.db().TryCacheSize()
 		c.wait.Stop(false)
 	}
 	returned = true
@@ -74,5 +74,5 @@ func (k control) Memory() (bytes int64, ok bool) {
 	case c.gate.word.Load()&dead != 0:
 		return 0, true
 	}
-	return c.db.Memory(c.gate.shared != nil)
+	return c.db().Memory(c.gate.shared != nil)
 }

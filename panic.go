@@ -32,7 +32,7 @@ func (c *conn) lose() {
 		c.watch.dismiss()
 	}
 	c.forgetConn()
-	capi.Forget(c.inner)
+	c.sqlite.Forget()
 	// Now, for who reads it (see IsValid and Close) takes it that all this is done.
 	// Close marks the gate first and reads then: one of the two sees the other.
 	c.lost.Store(true)
@@ -111,7 +111,7 @@ func (c *conn) innerShut() (err error) {
 func (c *conn) statementEnd(query string) (end, params int, ok bool) {
 	back := false
 	defer c.returned(&back)
-	end, params, ok = capi.StatementEnd(c.db, query)
+	end, params, ok = capi.StatementEnd(c.db(), query)
 	back = true
 	return end, params, ok
 }

@@ -207,13 +207,13 @@ func TestOlderRowsLetGo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, busy, ok := c.db.OpenStatements(); !ok || busy != 1 {
+	if _, busy, ok := c.db().OpenStatements(); !ok || busy != 1 {
 		t.Fatalf("%d statements at work, %v", busy, ok)
 	}
 	c.gate.enter()
 	c.killRows(ErrReaped)
 	c.leave(nil)
-	if _, busy, _ := c.db.OpenStatements(); busy != 0 {
+	if _, busy, _ := c.db().OpenStatements(); busy != 0 {
 		t.Errorf("%d statements at work behind their rows", busy)
 	}
 	if err := one.Next(dest[:]); !errors.Is(err, ErrReaped) {

@@ -24,6 +24,7 @@ type prepared struct {
 // itself. A runner is the rows of its statement as well, of one run at a time.
 type runner struct {
 	run   capi.Cursor
+	conn  sqliteConn
 	inner sqliteStmt
 	// code is that of the query's step until it is taken, then OK.
 	code      int
@@ -63,7 +64,7 @@ func (c *conn) newRunner(inner sqliteStmt, handle capi.Stmt) *runner {
 // runnerOf returns nil if something is missing.
 func runnerOf(conn sqliteConn, inner sqliteStmt, handle capi.Stmt) *runner {
 	loc, ok := capi.Location(conn)
-	k := &runner{inner: inner, loc: loc}
+	k := &runner{conn: conn, inner: inner, loc: loc}
 	if !k.run.Init(handle) || !ok {
 		return nil
 	}
@@ -114,9 +115,10 @@ var unbindable = []driver.NamedValue{{Ordinal: 1, Value: struct{}{}}}
 
 // failed returns go-sqlite3's error for a step or reset that failed. It begins a
 // run with a reset, which tells the error of the run before, and asks the
-// connection for its last error in any case: this run ends there.
+// connection for its last error in any case: this run ends there. Of a connection that
+// the program closed it knows no error but one.
 func (k *runner) failed(code int) error {
-	if _, err := k.inner.ExecContext(context.Background(), unbindable); isCode(err, code) {
+	if _, err := k.inner.ExecContext(context.Background(), unbindable); isCode(err, code) || err != nil && isClosed(k.conn) {
 		return err
 	}
 	return codeError(code)

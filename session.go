@@ -51,7 +51,7 @@ func (s *session) start(c *conn) {
 
 // filename returns the path of the main database, empty for one in memory.
 func (c *conn) filename() string {
-	if path, ok := c.db.Filename(); ok {
+	if path, ok := c.db().Filename(); ok {
 		return path
 	}
 	return c.inner.GetFilename("main")

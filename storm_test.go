@@ -356,7 +356,7 @@ func TestInterruptedCommitIsUndone(t *testing.T) {
 	if _, err := tx.Exec("INSERT INTO t VALUES(1)"); err != nil {
 		t.Fatal(err)
 	}
-	s.c.db.Interrupt() // as one does that is sent just before the COMMIT begins
+	s.c.db().Interrupt() // as one does that is sent just before the COMMIT begins
 	if err := tx.Commit(); err == nil {
 		t.Fatal("the COMMIT was not interrupted")
 	}

@@ -116,12 +116,14 @@ func (ts *texts) stop() {
 	ts.list, ts.textHashes = nil, nil
 }
 
-// free takes the rows off a statement.
-func (t *text) free() {
+// free takes the rows off a statement. The one that waited for that is closed, with the
+// error that go-sqlite3's rows return where the program has closed the connection.
+func (t *text) free() error {
 	t.busy = false
 	if t.dropped {
-		t.inner.Close()
+		return t.inner.Close()
 	}
+	return nil
 }
 
 // execText is ExecContext for a text that is kept. The connection is inside the

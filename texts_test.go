@@ -54,7 +54,7 @@ func readText(t *testing.T, c *conn, text string, args ...driver.NamedValue) {
 
 func openInSQLite(t *testing.T, c *conn) int {
 	t.Helper()
-	open, _, ok := c.db.OpenStatements()
+	open, _, ok := c.db().OpenStatements()
 	if !ok {
 		t.Skip("the binary cannot tell")
 	}

@@ -40,11 +40,11 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		c.txn.ofTx = true
 	case c.txn.open:
 		c.after(ctx, 0, "BEGIN", err) // inside a transaction begun by text
-	case !c.inner.AutoCommit():
+	case !c.autocommit():
 		// BEGIN succeeded and was then found to be cancelled: database/sql will
 		// not end it (go-sqlite3 issue 764).
 		c.innerExec(context.Background(), "ROLLBACK", nil)
-		c.discard = !c.inner.AutoCommit()
+		c.discard = !c.autocommit()
 	}
 	if over := c.leave(err); over != nil {
 		if err == nil {
@@ -64,10 +64,10 @@ func (t *tx) Commit() error {
 	}
 	if f&tombed != 0 {
 		err := c.txn.tomb.err
-		if !c.inner.AutoCommit() { // the guard's ROLLBACK failed
+		if !c.autocommit() { // the guard's ROLLBACK failed
 			c.innerExec(context.Background(), "ROLLBACK", nil)
 		}
-		if c.inner.AutoCommit() {
+		if c.autocommit() {
 			c.exhume() // database/sql lets nothing more of this transaction through
 			c.rec.Acknowledged()
 		} else {
@@ -100,7 +100,7 @@ func (t *tx) Rollback() error {
 		byGuard := c.txn.tomb.byGuard
 		c.exhume() // end buries it again if the transaction cannot be ended
 		c.rec.Acknowledged()
-		if byGuard && c.inner.AutoCommit() {
+		if byGuard && c.autocommit() {
 			return c.leave(nil)
 		}
 	}
@@ -113,12 +113,12 @@ func (t *tx) end(err error) error {
 	if err != nil {
 		c.txn.failed = c.gate.word.Load() &^ flags
 	}
-	if err != nil && !c.inner.AutoCommit() {
+	if err != nil && !c.autocommit() {
 		// database/sql takes the transaction for ended, so it must be. An
 		// interrupt may stick until the last active statement is reset.
 		c.killRows(err)
 		c.innerExec(context.Background(), "ROLLBACK", nil)
-		if !c.inner.AutoCommit() {
+		if !c.autocommit() {
 			c.discard = true
 			c.bury(&tomb{id: c.txn.id, err: err, byGuard: true})
 			return err

@@ -71,10 +71,10 @@ func (c *conn) after(ctx context.Context, class textClass, query string, err err
 	if class&textTx == 0 && (err == nil || !c.txn.open) {
 		return
 	}
-	auto := c.inner.AutoCommit()
+	auto := c.autocommit()
 	switch {
-	case c.txn.open && auto && err == nil:
-		c.endTx() // the program's own COMMIT or ROLLBACK
+	case c.txn.open && auto && (err == nil || c.closedByProgram()):
+		c.endTx() // the program's own COMMIT or ROLLBACK, or its Close
 	case c.txn.open && auto:
 		c.abort(err)
 	case !auto && class&textTx != 0:
@@ -205,7 +205,7 @@ func (c *conn) rollbackBy(err error) {
 	// If even ROLLBACK fails the transaction stays open behind its tomb: no
 	// statement reaches it, COMMIT included, and closing the connection ends it.
 	c.innerExec(context.Background(), "ROLLBACK", nil)
-	if !c.inner.AutoCommit() {
+	if !c.autocommit() {
 		c.discard = true
 	}
 	c.bury(&tomb{id: c.txn.id, err: err, byGuard: true})
@@ -245,7 +245,7 @@ func (c *conn) rollbackText(class textClass, query string) (rest string, done bo
 		c.exhume()
 		return query, false, nil // SQLite has rolled back: its own error says so
 	}
-	if !c.inner.AutoCommit() {
+	if !c.autocommit() {
 		// The guard's ROLLBACK failed. If this one does as well, the
 		// transaction stays open behind its tomb.
 		if _, err := c.innerExec(context.Background(), "ROLLBACK", nil); err != nil {

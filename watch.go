@@ -73,7 +73,7 @@ func (c *conn) endRows() {
 func (c *conn) spare() {
 	if !c.progress {
 		c.progress = true
-		c.wait.Progress(true)
+		c.wait.Progress(c.db(), true)
 	}
 }
 
@@ -82,7 +82,7 @@ func (c *conn) spare() {
 func (c *conn) interrupt() {
 	c.wait.Stop(true)
 	if c.gate.word.Load()&beside == 0 {
-		c.db.Interrupt()
+		c.db().Interrupt()
 	}
 }
 

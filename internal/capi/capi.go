@@ -16,7 +16,13 @@
 // does not keep the connection open and does not notice that it was closed:
 // using it after Close of the connection (for a Stmt, of the statement) is a use
 // of freed memory. The zero value is safe: every method on it does nothing and
-// reports "not known".
+// reports "not known". A program can close the driver's connection itself, so
+// what lives as long as the connection keeps a [Conn] and asks it for the DB each
+// time. A Stmt stays: the driver does not finalize the statements of a connection
+// that it closes, and SQLite keeps such a connection, as a zombie, for as long as
+// it has statements.
+//
+// https://www.sqlite.org/c3ref/close.html
 //
 // # What blocks
 //
@@ -47,18 +53,46 @@ type DB struct{ p unsafe.Pointer }
 // Of returns the handle of a *sqlite3.SQLiteConn. It returns the zero DB for
 // any other value, for a nil or closed connection and in a build without cgo.
 // It must not run at the same time as the connection's Close.
+func Of(sqliteConn any) DB { return ConnOf(sqliteConn).DB() }
+
+// Conn is where a *sqlite3.SQLiteConn has its handle. It keeps the driver's value
+// from being collected. The zero Conn has none: its DB is the zero DB, and nothing
+// happens to it.
+type Conn struct {
+	db *unsafe.Pointer
+	mu *sync.Mutex // the driver's own, which its Close holds; nil if not found
+}
+
+// ConnOf returns the zero Conn for any other value, for a nil connection and in a
+// build without cgo.
 //
 // The handle sits in the unexported field db. The type's name and package are
 // checked first, because a field db that points to something other than a
 // sqlite3 would crash on first use.
-func Of(sqliteConn any) DB { return DB{handleOf(sqliteConn)} }
+func ConnOf(sqliteConn any) Conn { return connOf(sqliteConn) }
 
-// Forget makes the driver take a *sqlite3.SQLiteConn for closed, without closing
-// it. It is for a connection that SQLite never came back from, because a Go
-// function panicked below it: SQLite's mutex may be locked for ever, and the
-// driver's finalizers, which would close the connection and its statements, would
-// wait for it and stop all finalizers of the process.
-func Forget(sqliteConn any) { forget(sqliteConn) }
+// DB returns the handle as it is now, the zero DB once the connection is closed. It
+// must not run at the same time as the connection's Close, and what it returns is
+// good until then.
+func (c Conn) DB() DB {
+	if c.db == nil {
+		return DB{}
+	}
+	return DB{*c.db}
+}
+
+// Forget makes the driver take the connection for closed, without closing it. It
+// is for one that SQLite never came back from, because a Go function panicked below
+// it: SQLite's mutex may be locked for ever, and the driver's finalizers, which would
+// close the connection and its statements, would wait for it and stop all finalizers
+// of the process.
+func (c Conn) Forget() {
+	if c.mu != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		*c.db = nil
+	}
+}
 
 // OK reports whether d is the handle of a connection.
 func (d DB) OK() bool { return d.p != nil }

@@ -7,10 +7,10 @@ import (
 	"unsafe"
 )
 
-// Without cgo there is no SQLite to ask. handleOf never returns a handle, so the
+// Without cgo there is no SQLite to ask. connOf never returns a handle, so the
 // others are not reached; they exist to compile.
 
-func handleOf(any) unsafe.Pointer     { return nil }
+func connOf(any) Conn                 { return Conn{} }
 func handleOfStmt(any) unsafe.Pointer { return nil }
 
 func interrupt(unsafe.Pointer)                                {}
@@ -33,13 +33,12 @@ func newQueue() unsafe.Pointer                                { return nil }
 func queueNext(unsafe.Pointer)                                {}
 func queueFree(unsafe.Pointer)                                {}
 func newWait(db, queue unsafe.Pointer, ms int) unsafe.Pointer { return nil }
-func waitBusy(unsafe.Pointer, int)                            {}
-func waitDefault(unsafe.Pointer)                              {}
-func waitProgress(unsafe.Pointer, bool)                       {}
+func waitBusy(_, _ unsafe.Pointer, _ int)                     {}
+func waitDefault(_, _ unsafe.Pointer)                         {}
+func waitProgress(_, _ unsafe.Pointer, _ bool)                {}
+func waitRetire(_, _ unsafe.Pointer)                          {}
 func waitUp(unsafe.Pointer)                                   {}
 func waitFree(unsafe.Pointer)                                 {}
-
-func forget(any) {}
 
 func history(unsafe.Pointer) (History, bool)          { return History{}, false }
 func readOnlyMain(unsafe.Pointer) (readOnly, ok bool) { return false, false }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -67,6 +68,87 @@ func TestOfWrongValues(t *testing.T) {
 	if capi.OfStmt(prepare(t, c, "-- nothing")).OK() {
 		t.Error("OfStmt of a comment is OK")
 	}
+}
+
+// A Conn knows the handle as it is, of a connection that is closed by somebody else too.
+func TestConn(t *testing.T) {
+	c := open(t, tempFile(t))
+	k := capi.ConnOf(c)
+	if k.DB() != capi.Of(c) || !k.DB().OK() {
+		t.Fatal("the handle is not found")
+	}
+	w := capi.NewWait(k.DB(), capi.FileID{}, time.Minute)
+	if !w.OK() {
+		t.Fatal("no Wait")
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if k.DB().OK() {
+		t.Error("the handle of a closed connection")
+	}
+	k.DB().Interrupt()
+	w.Busy(k.DB(), time.Second)
+	w.Default(k.DB())
+	w.Progress(k.DB(), true)
+	w.Retire(k.DB())
+	w.Free()
+
+	c = open(t, tempFile(t))
+	k = capi.ConnOf(c)
+	db := k.DB()
+	k.Forget()
+	if k.DB().OK() || c.Ping(t.Context()) != driver.ErrBadConn {
+		t.Error("the driver does not take the connection for closed")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, ok := db.Autocommit(); !ok { // else the sanitizer says so
+		t.Error("the connection was closed")
+	}
+	var zero capi.Conn
+	zero.Forget()
+	if zero.DB().OK() {
+		t.Error("the zero Conn has a handle")
+	}
+}
+
+// Behind Retire, SQLite does not look at the flag any more: its own busy handler is back
+// with the timeout, and nothing stops a statement.
+func TestRetire(t *testing.T) {
+	c := open(t, tempFile(t))
+	d := capi.Of(c)
+	w := capi.NewWait(d, capi.FileID{}, 123*time.Millisecond)
+	w.Progress(d, true)
+	if n := number(t, c, "PRAGMA busy_timeout"); n != 0 {
+		t.Errorf("busy_timeout is %d behind Busy", n)
+	}
+	const long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 10000) SELECT count(*) FROM n"
+	w.Stop(true)
+	if rows, err := c.Query(long, nil); code(err) != sqlite3.ErrInterrupt {
+		t.Errorf("stopped: %v", err)
+		if err == nil {
+			rows.Close()
+		}
+	}
+	w.Retire(d)
+	if n := number(t, c, long); n != 10000 {
+		t.Errorf("count %d", n)
+	}
+	if n := number(t, c, "PRAGMA busy_timeout"); n != 123 {
+		t.Errorf("busy_timeout is %d behind Retire", n)
+	}
+
+	// A handler that somebody else has set in its place stays.
+	w.Busy(d, 123*time.Millisecond)
+	w.Default(d)
+	exec(t, c, "PRAGMA busy_timeout=7")
+	w.Retire(d)
+	if n := number(t, c, "PRAGMA busy_timeout"); n != 7 {
+		t.Errorf("busy_timeout is %d, want the program's", n)
+	}
+	w.Free()
 }
 
 func TestZeroValues(t *testing.T) {

@@ -11,11 +11,12 @@ import (
 	"unsafe"
 )
 
-// field is an unexported field of one of the driver's structs that is a pointer.
-// Where it lies is found out once for each type: there is one, unless a program
-// links a fork of the driver as well.
+// field is an unexported field of one of the driver's structs, of a kind. Where it
+// lies is found out once for each type: there is one, unless a program links a fork
+// of the driver as well.
 type field struct {
 	owner, name string
+	kind        reflect.Kind
 	last        atomic.Pointer[place]
 }
 
@@ -28,10 +29,11 @@ type place struct {
 }
 
 var (
-	connDB  = field{owner: "SQLiteConn", name: "db"}
-	connLoc = field{owner: "SQLiteConn", name: "loc"}
-	stmtS   = field{owner: "SQLiteStmt", name: "s"}
-	rowsS   = field{owner: "SQLiteRows", name: "s"}
+	connDB  = field{owner: "SQLiteConn", name: "db", kind: reflect.Pointer}
+	connMu  = field{owner: "SQLiteConn", name: "mu", kind: reflect.Struct}
+	connLoc = field{owner: "SQLiteConn", name: "loc", kind: reflect.Pointer}
+	stmtS   = field{owner: "SQLiteStmt", name: "s", kind: reflect.Pointer}
+	rowsS   = field{owner: "SQLiteRows", name: "s", kind: reflect.Pointer}
 )
 
 // of returns the address of the field in v, and its type; nil if v is anything but
@@ -58,7 +60,7 @@ func (f *field) find(t reflect.Type) *place {
 	if t.Kind() != reflect.Struct || t.Name() != f.owner || !strings.HasSuffix(t.PkgPath(), "/go-sqlite3") {
 		return k
 	}
-	if found, ok := t.FieldByName(f.name); ok && found.Type.Kind() == reflect.Pointer {
+	if found, ok := t.FieldByName(f.name); ok && found.Type.Kind() == f.kind {
 		k.offset, k.is = found.Offset, found.Type
 	}
 	return k
@@ -72,7 +74,17 @@ func (f *field) read(v any) unsafe.Pointer {
 	return nil
 }
 
-func handleOf(conn any) unsafe.Pointer { return connDB.read(conn) }
+func connOf(conn any) Conn {
+	db, _ := connDB.of(conn)
+	if db == nil {
+		return Conn{}
+	}
+	c := Conn{db: db}
+	if mu, is := connMu.of(conn); is == reflect.TypeFor[sync.Mutex]() {
+		c.mu = (*sync.Mutex)(unsafe.Pointer(mu))
+	}
+	return c
+}
 
 func handleOfStmt(stmt any) unsafe.Pointer { return stmtS.read(stmt) }
 
@@ -91,20 +103,4 @@ func setStmt(rows, stmt any) bool {
 	}
 	*at = reflect.ValueOf(stmt).UnsafePointer()
 	return true
-}
-
-// forget sets the field db to nil under the driver's own lock.
-func forget(conn any) {
-	at, _ := connDB.of(conn)
-	if at == nil {
-		return
-	}
-	mu := reflect.ValueOf(conn).Elem().FieldByName("mu")
-	if mu.Kind() != reflect.Struct || mu.Type() != reflect.TypeFor[sync.Mutex]() {
-		return
-	}
-	lock := (*sync.Mutex)(unsafe.Pointer(mu.UnsafeAddr()))
-	lock.Lock()
-	defer lock.Unlock()
-	*at = nil
 }

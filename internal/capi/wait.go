@@ -9,14 +9,15 @@ import (
 // Wait is a flag in C memory that a connection's busy handler and progress
 // handler look at, so that an operation can be told to give up where
 // sqlite3_interrupt does not reach it: while it waits for a lock, and beside
-// other statements that must go on. The zero Wait does nothing.
+// other statements that must go on. The zero Wait does nothing, and nothing is done
+// for the zero DB: a connection that was closed.
 type Wait struct {
 	p unsafe.Pointer // a capi_wait
 	q *queue         // nil on Windows
 }
 
 // NewWait returns a flag for the connection, the zero Wait if SQLite or cgo is
-// not there. Free it after the connection was closed. With a timeout it does what
+// not there. Before the connection is closed comes Retire, and Free after. With a timeout it does what
 // Busy does. file is its database's: connections of one file wait in turn.
 func NewWait(d DB, file FileID, timeout time.Duration) Wait {
 	if d.p == nil {
@@ -76,9 +77,9 @@ func (w Wait) Released() {
 // Like sqlite3_busy_handler it makes PRAGMA busy_timeout read 0.
 //
 // https://www.sqlite.org/c3ref/busy_handler.html
-func (w Wait) Busy(timeout time.Duration) {
-	if w.p != nil {
-		waitBusy(w.p, int(timeout.Milliseconds()))
+func (w Wait) Busy(d DB, timeout time.Duration) {
+	if w.p != nil && d.p != nil {
+		waitBusy(w.p, d.p, int(timeout.Milliseconds()))
 	}
 }
 
@@ -86,9 +87,9 @@ func (w Wait) Busy(timeout time.Duration) {
 // that Busy was given, so that PRAGMA busy_timeout reads and writes it.
 //
 // https://www.sqlite.org/c3ref/busy_timeout.html
-func (w Wait) Default() {
-	if w.p != nil {
-		waitDefault(w.p)
+func (w Wait) Default(d DB) {
+	if w.p != nil && d.p != nil {
+		waitDefault(w.p, d.p)
 	}
 }
 
@@ -98,13 +99,25 @@ func (w Wait) Default() {
 // single long instruction (the count(*) of a table) goes on.
 //
 // https://www.sqlite.org/c3ref/progress_handler.html
-func (w Wait) Progress(on bool) {
-	if w.p != nil {
-		waitProgress(w.p, on)
+func (w Wait) Progress(d DB, on bool) {
+	if w.p != nil && d.p != nil {
+		waitProgress(w.p, d.p, on)
 	}
 }
 
-// Free returns the memory. Nothing may use the flag any more.
+// Retire takes the handlers off a connection that is about to be closed, and gives it
+// SQLite's own busy handler back if Busy had taken its place: statements that somebody
+// else has prepared keep the closed connection as a zombie, which goes on to call them.
+//
+// https://www.sqlite.org/c3ref/close.html
+func (w Wait) Retire(d DB) {
+	if w.p != nil && d.p != nil {
+		waitRetire(w.p, d.p)
+	}
+}
+
+// Free returns the memory. Nothing may use the flag any more: not for a connection
+// that was closed without Retire.
 func (w Wait) Free() {
 	if w.p != nil {
 		waitFree(w.p)

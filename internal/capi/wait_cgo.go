@@ -25,10 +25,11 @@ static int capi_progress(void *p) {
 	return __atomic_load_n(&((capi_wait *)p)->stop, __ATOMIC_ACQUIRE) != 0;
 }
 
-static void capi_wait_busy(void *p, int ms) {
+static void capi_wait_busy(void *p, sqlite3 *db, int ms) {
 	capi_wait *w = p;
 	w->timeout = ms;
-	sqlite3_busy_handler(w->db, capi_busy, w);
+	w->busy = 1;
+	sqlite3_busy_handler(db, capi_busy, w);
 }
 
 static void *capi_wait_new(sqlite3 *db, void *queue, int ms) {
@@ -39,8 +40,7 @@ static void *capi_wait_new(sqlite3 *db, void *queue, int ms) {
 		free(w);
 		return NULL;
 	}
-	w->db = db;
-	if (ms) capi_wait_busy(w, ms);
+	if (ms) capi_wait_busy(w, db, ms);
 	return w;
 }
 
@@ -49,14 +49,20 @@ static void capi_wait_free(void *p) {
 	free(p);
 }
 
-static void capi_wait_default(void *p) {
+static void capi_wait_default(void *p, sqlite3 *db) {
 	capi_wait *w = p;
-	sqlite3_busy_timeout(w->db, w->timeout);
+	w->busy = 0;
+	sqlite3_busy_timeout(db, w->timeout);
 }
 
-static void capi_wait_progress(void *p, int on) {
+static void capi_wait_progress(void *p, sqlite3 *db, int on) {
 	capi_wait *w = p;
-	sqlite3_progress_handler(w->db, 1000, on ? capi_progress : NULL, w);
+	sqlite3_progress_handler(db, 1000, on ? capi_progress : NULL, w);
+}
+
+static void capi_wait_retire(void *p, sqlite3 *db) {
+	if (((capi_wait *)p)->busy) capi_wait_default(p, db);
+	capi_wait_progress(p, db, 0);
 }
 
 static const char *capi_wait_missing(int i) {
@@ -85,6 +91,8 @@ static const char *capi_wait_missing(int i) {
 #cgo noescape capi_queue_free
 #cgo nocallback capi_queue_free
 #cgo nocallback capi_queue_new
+#cgo noescape capi_wait_retire
+#cgo nocallback capi_wait_retire
 #cgo noescape capi_wait_missing
 #cgo nocallback capi_wait_missing
 */
@@ -104,17 +112,19 @@ func newWait(db, queue unsafe.Pointer, ms int) unsafe.Pointer {
 
 func waitUp(w unsafe.Pointer) { C.capi_wait_up(w) }
 
-func waitBusy(w unsafe.Pointer, ms int) { C.capi_wait_busy(w, C.int(ms)) }
+func waitBusy(w, db unsafe.Pointer, ms int) { C.capi_wait_busy(w, (*C.sqlite3)(db), C.int(ms)) }
 
-func waitDefault(w unsafe.Pointer) { C.capi_wait_default(w) }
+func waitDefault(w, db unsafe.Pointer) { C.capi_wait_default(w, (*C.sqlite3)(db)) }
 
-func waitProgress(w unsafe.Pointer, on bool) {
+func waitProgress(w, db unsafe.Pointer, on bool) {
 	var n C.int
 	if on {
 		n = 1
 	}
-	C.capi_wait_progress(w, n)
+	C.capi_wait_progress(w, (*C.sqlite3)(db), n)
 }
+
+func waitRetire(w, db unsafe.Pointer) { C.capi_wait_retire(w, (*C.sqlite3)(db)) }
 
 func waitFree(w unsafe.Pointer) { C.capi_wait_free(w) }
 

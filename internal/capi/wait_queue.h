@@ -34,7 +34,7 @@ typedef struct { int32_t asleep; } capi_queue; // there is none
 typedef struct {
 	int32_t stop, asleep, timeout; // see below
 	int64_t start;
-	sqlite3 *db;
+	int busy; // capi_busy is installed
 } capi_wait;
 
 static void *capi_queue_new(void) { return NULL; }
@@ -79,7 +79,7 @@ struct capi_wait {
 	int32_t timeout; // ms
 	int32_t woken;   // by capi_queue_next; guarded by mu
 	int64_t start;   // ns, of the wait that is going on; in the queue guarded by mu
-	sqlite3 *db;
+	int busy; // capi_busy is installed
 	capi_queue *queue;
 	pthread_cond_t wake;
 	capi_wait *older, *younger; // guarded by mu

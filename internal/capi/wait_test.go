@@ -142,7 +142,7 @@ func TestWaits(t *testing.T) {
 			all.Go(func() {
 				for more() {
 					timeout := time.Duration(1+rand.N(30)) * time.Millisecond
-					w.Busy(timeout)
+					w.Busy(capi.Of(w.SQLiteConn), timeout)
 					var told atomic.Bool
 					over := make(chan struct{})
 					stopper := time.AfterFunc(rand.N(30*time.Millisecond), func() {
