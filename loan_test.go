@@ -33,9 +33,8 @@ func inRaw(t testing.TB, c *sql.Conn, texts ...string) (err error) {
 // owner is a transaction that a test began in one of the ways there are.
 type owner struct {
 	execer
-	t   testing.TB
-	tx  *sql.Tx // nil: by text
-	end bool
+	t  testing.TB
+	tx *sql.Tx // nil: by text
 }
 
 func beginBy(t testing.TB, c *sql.Conn, way string) *owner {

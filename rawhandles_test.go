@@ -93,7 +93,7 @@ func TestHookHandlesStay(t *testing.T) {
 		t.Run(expire.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				policy, tr := limited("all")
-				policy.Expire, policy.LeakAfter, policy.TxTimeout = expire, time.Minute, time.Minute
+				policy.Expire, policy.LeakAfter, policy.TxTimeout = expire, time.Second, time.Second
 				var h handles
 				g := open(t, Config{Policy: policy, Tracker: tr, SQLite: h.driver()})
 				g.SetMaxIdleConns(4)
@@ -107,10 +107,10 @@ func TestHookHandlesStay(t *testing.T) {
 				for _, c := range conns {
 					c.Close()
 				}
-				sleep(time.Hour) // in the pool
+				sleep(5 * time.Second) // in the pool
 				tx := g.begin(t)
 				run(t, tx, "INSERT INTO t VALUES(1)")
-				sleep(time.Hour) // and a leak
+				sleep(5 * time.Second) // and a leak
 				wantErr(t, "INSERT", try(tx, "INSERT INTO t VALUES(2)"), ErrReaped)
 				for _, c := range h.all {
 					works(t, c)
@@ -135,7 +135,7 @@ func TestRawHandleStays(t *testing.T) {
 			t.Run(fmt.Sprintf("%v, %s", expire, name), func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
 					policy, tr := limited("all")
-					policy.Expire, policy.LeakAfter = expire, time.Minute
+					policy.Expire, policy.LeakAfter = expire, time.Second
 					g := open(t, Config{DSN: fileDSN(t, "_synchronous=OFF"), Policy: policy, Tracker: tr})
 					g.SetMaxOpenConns(1)
 					run(t, g, createT, "INSERT INTO t VALUES(1), (2), (3)")
@@ -143,13 +143,13 @@ func TestRawHandleStays(t *testing.T) {
 					c := unheld(t, g)
 					wantErr(t, "Raw", c.Raw(func(dc any) error { kept, _ = SQLiteConn(dc); return nil }), nil)
 					c.Close()
-					sleep(time.Hour)
+					sleep(5 * time.Second)
 					works(t, kept)
 					f := forget(t, g)
-					sleep(time.Hour)
+					sleep(5 * time.Second)
 					works(t, kept)
 					wantErr(t, "the end", f.end(), nil)
-					sleep(time.Hour)
+					sleep(5 * time.Second)
 					works(t, kept)
 					if g.opened() != 1 {
 						t.Errorf("%d connections were opened, want 1", g.opened())

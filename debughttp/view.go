@@ -286,9 +286,9 @@ func (s *snapshot) next(l *tracker.Leak) string {
 	case s.mode(l.ConnectionID) == tracker.Observe:
 		return "Nothing: the pool is in mode observe."
 	case l.Reason == tracker.ReasonInPool:
-		return "Rolled back once it has been left for leak_after, or is older than tx_timeout."
+		return "Rolled back once it has been left for leak_after, or rests beyond tx_timeout."
 	case l.Reason == tracker.ReasonWALLimit, l.Reason == tracker.ReasonLeakMemory:
-		return "It is reported only, until it is left for leak_after or is older than tx_timeout."
+		return "It is reported only, until it is left for leak_after or rests beyond tx_timeout."
 	case l.Reason == tracker.ReasonMaxStatements:
 		return "Nothing: that many statements are reported only."
 	case l.Kind == tracker.KindConnection && l.Reason == tracker.ReasonLeakAfter:

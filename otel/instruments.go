@@ -177,6 +177,7 @@ var (
 		leakLabel(tracker.KindConnection, tracker.ReasonPanic),
 		leakLabel(tracker.KindTransaction, tracker.ReasonLeakAfter),
 		leakLabel(tracker.KindTransaction, tracker.ReasonTxTimeout),
+		leakLabel(tracker.KindTransaction, tracker.ReasonTxLimit),
 		leakLabel(tracker.KindTransaction, tracker.ReasonInPool),
 		leakLabel(tracker.KindTransaction, tracker.ReasonWALLimit),
 		leakLabel(tracker.KindStatement, tracker.ReasonProven),
