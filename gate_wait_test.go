@@ -519,6 +519,7 @@ func TestRowsClosedLateAreNotProven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	st := opened.(*rows).h.Load().st
 	release := insideGate(t, c)
 	cancel()
 	if err := opened.Close(); err != nil {
@@ -528,7 +529,7 @@ func TestRowsClosedLateAreNotProven(t *testing.T) {
 	if len(c.rows) != 1 {
 		t.Fatalf("%d rows are open: not the case that was meant", len(c.rows))
 	}
-	provenRows(rowsRef{weakOf(c), opened.(*rows).h.Load().st}) // as when the handle is collected
+	provenRows(rowsRef{weakOf(c), st}) // as when the handle is collected
 	if len(c.rows) != 0 {
 		t.Errorf("%d rows are open", len(c.rows))
 	}

@@ -135,7 +135,9 @@ func TestRawHandleStays(t *testing.T) {
 			t.Run(fmt.Sprintf("%v, %s", expire, name), func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
 					policy, tr := limited("all")
-					policy.Expire, policy.LeakAfter = expire, time.Second
+					policy.Expire, policy.LeakAfter = expire, time.Minute
+					policy.MaxIdle, policy.MaxLifetime = time.Second, time.Second
+					policy.CheckInterval, policy.MemoryInterval = time.Second, time.Second
 					g := open(t, Config{DSN: fileDSN(t, "_synchronous=OFF"), Policy: policy, Tracker: tr})
 					g.SetMaxOpenConns(1)
 					run(t, g, createT, "INSERT INTO t VALUES(1), (2), (3)")
@@ -143,13 +145,13 @@ func TestRawHandleStays(t *testing.T) {
 					c := unheld(t, g)
 					wantErr(t, "Raw", c.Raw(func(dc any) error { kept, _ = SQLiteConn(dc); return nil }), nil)
 					c.Close()
-					sleep(5 * time.Second)
+					sleep(5 * time.Minute)
 					works(t, kept)
 					f := forget(t, g)
-					sleep(5 * time.Second)
+					sleep(5 * time.Minute)
 					works(t, kept)
 					wantErr(t, "the end", f.end(), nil)
-					sleep(5 * time.Second)
+					sleep(5 * time.Minute)
 					works(t, kept)
 					if g.opened() != 1 {
 						t.Errorf("%d connections were opened, want 1", g.opened())
