@@ -130,7 +130,7 @@ func TestCloseBesideAnOperation(t *testing.T) {
 	for name, op := range operations {
 		t.Run(name, func(t *testing.T) {
 			s := newStall()
-			g, c := s.connect(t, Config{Policy: txTimeout(time.Hour)})
+			g, c := s.connect(t, Config{Policy: txLimit(time.Hour)})
 			stmt := must(c.Prepare("INSERT INTO t SELECT stall(?)"))(t)
 			older := must(c.Query("SELECT i FROM "+three, nil))(t)
 			if op.begin != "" {
@@ -241,7 +241,7 @@ func TestCloseBesideAStatementLeavesNothing(t *testing.T) {
 func TestCloseBesideACondemnedOperation(t *testing.T) {
 	t.Parallel()
 	s := newStall()
-	g, c := s.connect(t, Config{Policy: txTimeout(10 * time.Millisecond)})
+	g, c := s.connect(t, Config{Policy: txLimit(10 * time.Millisecond)})
 	must(c.BeginTx(background, driver.TxOptions{}))(t)
 	s.arm("step")
 	over := make(chan error, 1)
