@@ -69,7 +69,7 @@ func program(t *testing.T, told func(name string)) {
 		}
 		return db
 	}
-	pressure(t, open("heavy", "&_leakguard_memory_interval=20ms"), told)
+	pressure(t, open("heavy", "&_leakguard_memory_interval=20ms&_leakguard_expire=close"), told)
 	const soon = "&_leakguard_check_interval=20ms&_leakguard_leak_after=50ms"
 	check := func(err error) {
 		t.Helper()
@@ -122,10 +122,12 @@ func program(t *testing.T, told func(name string)) {
 	}
 
 	// Given up for a limit, and spared by one.
-	recycled := open("recycled", "&_leakguard_max_access=1")
-	_, err = recycled.Exec("SELECT 1")
-	check(err)
+	open("recycled", "&_leakguard_max_idle=20ms&_leakguard_check_interval=20ms&_leakguard_expire=close")
 	told("recycled connection.recycled")
+	refreshed := open("refreshed", "&_leakguard_max_access=1")
+	_, err = refreshed.Exec("SELECT 1")
+	check(err)
+	told("refreshed connection.refreshed")
 	kept := open("kept", "&mode=memory&_leakguard_max_idle=50ms&_leakguard_check_interval=20ms")
 	told("kept connection.kept")
 	check(kept.Ping())
