@@ -26,6 +26,9 @@ type conn struct {
 	wrapped bool
 	// sawReset and sawCheckIn: ResetSession and IsValid were called.
 	sawReset, sawCheckIn bool
+	// unbegun: ResetSession gave up waiting for the reaper, so no lease was begun. It
+	// is read outside the gate.
+	unbegun atomic.Bool
 	// discard: not fit for the pool; IsValid says so at check-in.
 	discard bool
 	// busyHandler: the guard's own is installed; progress: so is its progress

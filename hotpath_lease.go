@@ -30,6 +30,7 @@ func (c *conn) ResetSession(ctx context.Context) error {
 	exempt := exemption(ctx) // asks the context, so nothing is held yet
 	f := c.gate.enterAs(ctx, busy|recording)
 	if f&reaping != 0 {
+		c.unbegun.Store(true)
 		return nil // ctx is over: the operation that follows begins the lease, and says so
 	}
 	if f&busy != 0 {
@@ -92,6 +93,9 @@ func (g *gate) left() bool {
 // checkOut begins a lease. The record is open; what the context is asked for is
 // asked before, for its Value may be anybody's code.
 func (c *conn) checkOut(ctx context.Context, exempt string) {
+	if c.unbegun.Load() {
+		c.unbegun.Store(false)
+	}
 	c.leased = true
 	c.lease++
 	c.ops = 0
@@ -124,7 +128,7 @@ func (c *conn) leave(err error) error {
 // lease, and rolling back here would commit half of it.
 func (c *conn) IsValid() bool {
 	wait := context.Background()
-	if !c.leased {
+	if c.unbegun.Load() {
 		wait = notAtAll
 	}
 	f := c.gate.enterAs(wait, busy|recording)

@@ -20,6 +20,9 @@ func (c *conn) openRows(ctx context.Context, guarded bool, inner sqliteRows, stm
 	h := c.takeRows()
 	r := new(rows)
 	r.h.Store(h)
+	if guarded {
+		r.ctx = ctx
+	}
 	st := h.st
 	st.inner, st.stmt, st.text, st.err, st.tx, st.moved, st.failed = inner, stmt, text, nil, 0, false, false
 	if guarded {
@@ -215,12 +218,12 @@ func (r *rows) enter(h *rowsHandle) error {
 		return io.EOF // as go-sqlite3's closed rows
 	}
 	c := h.c
-	f := c.met(h.enterGate())
+	f := c.met(r.enterGate(c))
 	if f&busy != 0 {
 		return errBusy
 	}
 	if f&reaping != 0 {
-		return h.st.ctx.Err()
+		return r.ctx.Err()
 	}
 	if r.h.Load() == nil { // closed meanwhile: the handle may be another result's
 		return c.leave(io.EOF)
@@ -235,11 +238,11 @@ func (r *rows) enter(h *rowsHandle) error {
 }
 
 // enterGate enters for as long as the query's context allows.
-func (h *rowsHandle) enterGate() uint64 {
-	if ctx := h.st.ctx; ctx != nil {
-		return h.c.gate.enterUntil(ctx)
+func (r *rows) enterGate(c *conn) uint64 {
+	if r.ctx != nil {
+		return c.gate.enterUntil(r.ctx)
 	}
-	return h.c.gate.enter()
+	return c.gate.enter()
 }
 
 // Close closes the rows. Reaped rows are closed already. database/sql calls it
@@ -251,7 +254,7 @@ func (r *rows) Close() error {
 		return nil
 	}
 	c, st := h.c, h.st
-	f := h.enterGate()
+	f := r.enterGate(c)
 	if f&busy != 0 {
 		return errBusy
 	}

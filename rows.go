@@ -15,7 +15,8 @@ import (
 // it, for the connection's next result uses that again: who comes back with closed
 // rows, for a second Close by a defer, must not reach its successor.
 type rows struct {
-	h atomic.Pointer[rowsHandle] // nil once they are closed
+	h   atomic.Pointer[rowsHandle] // nil once they are closed
+	ctx context.Context            // the query's, if the guard watches it; immutable
 }
 
 // rowsHandle is what garbage collection is asked about: it comes from its
