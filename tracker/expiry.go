@@ -7,11 +7,12 @@ import "fmt"
 type Expiry uint8
 
 const (
-	// Refresh closes only what no program can miss: a connection that sits in
-	// the pool beside another one, has no history that SQL can read
-	// (total_changes(), changes() and last_insert_rowid() are 0, and PRAGMA
-	// data_version was never asked), carries no session state, and whose file
-	// the DSN still names and SQLite can open again. Every other one is
+	// Refresh closes only what a program cannot tell from a new one: a connection
+	// that sits in the pool beside another one, where none that sits there has a
+	// history that SQL can read (total_changes(), changes() and
+	// last_insert_rowid() are 0, and no text asked for PRAGMA data_version) or
+	// session state, and whose file has a write-ahead log, is still what the DSN
+	// names and can be opened again. Every other one is
 	// refreshed where it is: the statements that the guard keeps prepared are
 	// finalized and, but for max_access, its caches released. The default.
 	Refresh Expiry = iota
