@@ -291,7 +291,7 @@ func (l *identityPlayer) heldOf(db string) (n int) {
 
 // readsOnly texts write nothing.
 func readsOnly(text string) bool {
-	for _, word := range []string{"INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP", "BEGIN"} {
+	for _, word := range []string{"INSERT INTO", "INSERT OR", "UPDATE ", "DELETE ", "CREATE ", "DROP ", "BEGIN"} {
 		if strings.Contains(strings.ToUpper(text), word) {
 			return false
 		}
