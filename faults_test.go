@@ -48,6 +48,7 @@ type faultRun struct {
 	db      *sql.DB
 	told    []string
 	idle    int        // connections that sit in the pool
+	written bool       // each of them has written
 	pass    func()     // lets every limit pass
 	ballast []*os.File // descriptors that are in use
 }
@@ -157,14 +158,15 @@ func TestFaultChdir(t *testing.T) {
 
 // play is the program. It relies on nothing but its connections.
 func (f fault) play(r *faultRun) {
-	r.exec("create", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
-	idle := r.idle
+	idle, first := r.idle, "SELECT count(*) FROM t"
+	if r.written {
+		first = "INSERT INTO t(v) VALUES('before')"
+	}
 	var conns []*sql.Conn
 	for range idle {
 		c, err := r.db.Conn(background)
 		r.ok(err)
-		_, err = c.ExecContext(background, "INSERT INTO t(v) VALUES('before')")
-		r.ok(err)
+		run(r.t, c, first)
 		conns = append(conns, c)
 	}
 	for _, c := range conns {
@@ -282,11 +284,15 @@ func (f fault) run(t *testing.T, dir string) {
 	}
 	n := 0
 	for idle, size := range faultPools {
-		for journal, survives := range map[string]bool{"WAL": f.wal, "DELETE": f.journal} {
-			what := fmt.Sprintf("%s, %d idle", journal, idle)
+		for _, mode := range []struct {
+			journal           string
+			survives, written bool
+		}{{"WAL", f.wal, true}, {"WAL", f.wal, false}, {"DELETE", f.journal, true}, {"DELETE", f.journal, false}} {
+			journal, survives := mode.journal, mode.survives
+			what := fmt.Sprintf("%s, %d idle, written %v", journal, idle, mode.written)
 			program := func(connect func(dsn string) driver.Connector, pass func()) []string {
 				n++
-				r := &faultRun{t: t, idle: idle, dir: filepath.Join(dir, fmt.Sprint(n)), pass: pass}
+				r := &faultRun{t: t, idle: idle, written: mode.written, dir: filepath.Join(dir, fmt.Sprint(n)), pass: pass}
 				r.ok(os.MkdirAll(r.path("data"), 0o755))
 				r.dsn = f.dsn
 				if f.prepare != nil {
@@ -295,7 +301,9 @@ func (f fault) run(t *testing.T, dir string) {
 				if !f.relative {
 					r.dsn = r.path("data/" + f.dsn)
 				}
-				r.db = sql.OpenDB(connect("file:" + r.dsn + "?_busy_timeout=0&_journal_mode=" + journal))
+				r.dsn = "file:" + r.dsn + "?_busy_timeout=0&_synchronous=OFF&_journal_mode=" + journal
+				byOthers(t, r.dsn, "CREATE TABLE t(id INTEGER PRIMARY KEY, v)") // so that the pool has no history
+				r.db = sql.OpenDB(connect(r.dsn))
 				size(r.db)
 				f.play(r)
 				return r.told
