@@ -1,6 +1,7 @@
 package leakguard
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,17 +20,18 @@ func TestFaultDescriptors(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	fault{
-		wal: true, // a rollback journal is a file of its own
-		strike: func(r *faultRun) {
-			for {
-				f, err := os.Open(os.DevNull)
-				if err != nil {
-					return
-				}
-				r.ballast = append(r.ballast, f)
+	use := func(r *faultRun) {
+		for {
+			f, err := os.Open(os.DevNull)
+			if err != nil {
+				return
 			}
-		},
+			r.ballast = append(r.ballast, f)
+		}
+	}
+	fault{
+		wal:    true, // a rollback journal is a file of its own
+		strike: use, goOn: use,
 		mend: func(r *faultRun) {
 			for _, f := range r.ballast {
 				r.ok(f.Close())
@@ -74,6 +76,8 @@ func TestFaultPermission(t *testing.T) {
 	for name, f := range map[string]fault{
 		"file":   {wal: true, journal: true, strike: func(r *faultRun) { r.ok(os.Chmod(r.path("data/app.db"), 0)) }, mend: again},
 		"folder": {wal: true, strike: func(r *faultRun) { r.ok(os.Chmod(r.path("data"), 0)) }, mend: again},
+		"-wal":   {wal: true, journal: true, strike: func(r *faultRun) { r.withdraw("data/app.db-wal") }},
+		"-shm":   {wal: true, journal: true, strike: func(r *faultRun) { r.withdraw("data/app.db-shm") }},
 		// The -shm could not be made again.
 		"folder read-only": {wal: true, strike: func(r *faultRun) { r.ok(os.Chmod(r.path("data"), 0o500)) }, mend: again},
 		"folder read-only, no -shm": {wal: true, strike: func(r *faultRun) {
@@ -82,6 +86,13 @@ func TestFaultPermission(t *testing.T) {
 		}, mend: again},
 	} {
 		t.Run(name, func(t *testing.T) { f.run(t, filepath.Join(dir, name)) })
+	}
+}
+
+// withdraw takes the right to a file, if there is one.
+func (r *faultRun) withdraw(name string) {
+	if err := os.Chmod(r.path(name), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.t.Fatal(err)
 	}
 }
 

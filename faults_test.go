@@ -34,8 +34,9 @@ type fault struct {
 	dsn      string // path in the DSN from the folder data, "app.db" if empty
 	relative bool   // and as it is, from the working directory
 	// prepare runs before the pool opens, strike while its connections are
-	// idle, mend before the last part of the program.
-	prepare, strike, mend func(r *faultRun)
+	// idle, goOn when limits have passed, mend before the last part of the
+	// program.
+	prepare, strike, goOn, mend func(r *faultRun)
 	// Over go-sqlite3 nothing fails with a WAL, with a rollback journal.
 	wal, journal bool
 }
@@ -180,6 +181,9 @@ func (f fault) play(r *faultRun) {
 			f.mend(r)
 		}
 		r.pass()
+		if when != "mended" && f.goOn != nil {
+			f.goOn(r)
+		}
 		r.work(when, stmt, idle)
 	}
 	r.note("end", "closing the statement", stmt.Close())

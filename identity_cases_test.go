@@ -178,23 +178,59 @@ func TestDataVersionSeesEachChange(t *testing.T) {
 	})
 }
 
+// Of two connections that read alone, each has seen other changes: what the one
+// on top says is compared with what it said, not with the other's.
+func TestDataVersionOfTheOneOnTop(t *testing.T) {
+	for way, ask := range askings {
+		t.Run(way, func(t *testing.T) {
+			overBoth(t, func(t *testing.T) string {
+				dsn := fileDSN(t)
+				byOthers(t, dsn, "CREATE TABLE t(a)") // so that the pool has no history
+				return dsn
+			}, func(t *testing.T, db *sql.DB, dsn string, idle func()) (told []string) {
+				// The reaper comes to the one that was opened first before the other.
+				top, below := unheld(t, &guarded{DB: db}), unheld(t, &guarded{DB: db})
+				for range 5 {
+					byOthers(t, dsn, "INSERT INTO t VALUES(1)")
+					number(t, below, "SELECT count(*) FROM t")
+				}
+				was := ask(t, top, "PRAGMA data_version")
+				below.Close()
+				top.Close()
+				for i := range 4 {
+					if i == 2 {
+						byOthers(t, dsn, "INSERT INTO t VALUES(1)")
+					}
+					idle()
+					now := ask(t, db, "PRAGMA data_version")
+					told = append(told, fmt.Sprint("changed: ", now != was))
+					was = now
+				}
+				return told
+			})
+		})
+	}
+}
+
 // overBoth runs a program over go-sqlite3 and, in a bubble, over the guard with
 // all limits passing whenever it idles, and expects the same answers.
-func overBoth(t *testing.T, dsn func(t *testing.T) string, f func(t *testing.T, db *sql.DB, idle func()) []string) {
+func overBoth(t *testing.T, dsn func(t *testing.T) string, f func(t *testing.T, db *sql.DB, dsn string, idle func()) []string) {
 	t.Helper()
-	raw := sql.OpenDB(&plainConnector{dsn: dsn(t), used: new(atomic.Int64)})
-	want := f(t, raw, func() {})
+	file := dsn(t)
+	raw := sql.OpenDB(&plainConnector{dsn: file, used: new(atomic.Int64)})
+	want := f(t, raw, file, func() {})
 	if err := raw.Close(); err != nil {
 		t.Error(err)
 	}
 	bubble(t, func(t *testing.T) {
 		policy, tr := limited("all")
-		connector, err := NewConnector(Config{DSN: dsn(t), Policy: policy, Tracker: tr, Logger: slog.New(slog.DiscardHandler)})
+		file := dsn(t)
+		connector, err := NewConnector(Config{DSN: file, Policy: policy, Tracker: tr, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		guard := sql.OpenDB(driver.Connector(connector))
-		got := f(t, guard, func() { sleep(50 * time.Millisecond) })
+		got := f(t, guard, file, func() { sleep(50 * time.Millisecond) })
 		if err := guard.Close(); err != nil {
 			t.Error(err)
 		}
@@ -215,7 +251,7 @@ func TestConnectionOnTopIsMissed(t *testing.T) {
 	} {
 		for _, below := range []int{1, 2} {
 			t.Run(fmt.Sprintf("%s, %d below", name, below), func(t *testing.T) {
-				overBoth(t, func(t *testing.T) string { return fileDSN(t) }, func(t *testing.T, db *sql.DB, idle func()) (told []string) {
+				overBoth(t, func(t *testing.T) string { return fileDSN(t) }, func(t *testing.T, db *sql.DB, _ string, idle func()) (told []string) {
 					db.SetMaxIdleConns(5)
 					run(t, db, "CREATE TABLE t(a)")
 					var conns []*sql.Conn
