@@ -288,6 +288,36 @@ func TestConnectionOnTopIsMissed(t *testing.T) {
 	}
 }
 
+// A connection without a history that carries something else is not closed in
+// favour of one that does not.
+func TestStateWithoutHistoryIsKept(t *testing.T) {
+	for text, ask := range map[string]string{
+		"CREATE TEMP TABLE x(a)":     "SELECT count(*) FROM temp.x",
+		"ATTACH ':memory:' AS other": "SELECT count(*) FROM pragma_database_list",
+		"PRAGMA cache_size=-123":     "PRAGMA cache_size",
+		"PRAGMA foreign_keys=1":      "PRAGMA foreign_keys",
+	} {
+		t.Run(text, func(t *testing.T) {
+			overBoth(t, func(t *testing.T) string {
+				dsn := fileDSN(t)
+				byOthers(t, dsn, "CREATE TABLE t(a)")
+				return dsn
+			}, func(t *testing.T, db *sql.DB, _ string, idle func()) (told []string) {
+				top, below := unheld(t, &guarded{DB: db}), unheld(t, &guarded{DB: db})
+				number(t, below, "SELECT count(*) FROM t")
+				run(t, top, text)
+				below.Close()
+				top.Close()
+				for range 2 {
+					idle()
+					told = append(told, fmt.Sprint(number(t, db, ask)))
+				}
+				return told
+			})
+		})
+	}
+}
+
 // Temporary objects and attached files in all spellings stay with their
 // connection, also where whatever can be is closed.
 func TestSessionStateInAllSpellings(t *testing.T) {

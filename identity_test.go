@@ -29,6 +29,9 @@ const identityPrograms = 120
 // Over the guard each runs twice: in a bubble, where all that is due is done
 // whenever the program idles, and in real time, beside the reaper.
 func TestIdentity(t *testing.T) {
+	// go-sqlite3 may be built to wait for a shared cache, without end for one that
+	// the same goroutine holds: https://www.sqlite.org/unlock_notify.html
+	waits := rawNumber(t, ":memory:", "SELECT sqlite_compileoption_used('ENABLE_UNLOCK_NOTIFY')") != 0
 	seed := testSeed(t)
 	over := time.Now().Add(*identityTime)
 	var sum identityCounts
@@ -41,6 +44,9 @@ func TestIdentity(t *testing.T) {
 			i = uint64(*identityOnly)
 		}
 		p := newIdentityProgram(seed, i)
+		if waits && p.journal == "shared memory" {
+			p.journal = "memory"
+		}
 		n++
 		if diff := p.differs(t, &sum); diff != "" {
 			p, diff = p.shrink(t, diff)
