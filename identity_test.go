@@ -21,7 +21,7 @@ var (
 )
 
 // identityPrograms is how many programs run where no time is given.
-const identityPrograms = 120
+const identityPrograms = 80
 
 // TestIdentity runs random programs that ask for what only their connection
 // knows, over go-sqlite3 and over the guard with every limit at a millisecond
