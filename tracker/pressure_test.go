@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -462,9 +463,11 @@ func TestGivingUpForMemoryComesAgain(t *testing.T) {
 			l.machine(90)
 			p := l.pool(Enforce, policy)
 			f := l.holding(p, false, 9<<20, 2<<20)
-			drive, taken := f.answer, true
+			drive := f.answer
+			var taken atomic.Bool
+			taken.Store(true)
 			f.carry(func(o *Order) Outcome {
-				if o.Scope == ScopeGiveUp && taken {
+				if o.Scope == ScopeGiveUp && taken.Load() {
 					return Void
 				}
 				return drive(o)
@@ -474,7 +477,7 @@ func TestGivingUpForMemoryComesAgain(t *testing.T) {
 			f.wantScopes(released, gaveUp+" void")
 			l.sleep(30 * time.Second)
 			f.wantScopes(released, gaveUp+" void")
-			taken = false
+			taken.Store(false)
 			l.sleep(30 * time.Second)
 			f.wantScopes(released, gaveUp+" done")
 			l.sleep(30 * time.Second)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -827,7 +828,7 @@ func TestTxLimitsAtRunTime(t *testing.T) {
 func TestTxTimeoutLooks(t *testing.T) {
 	for _, c := range []struct {
 		limit, gap time.Duration // between two operations
-		most       int           // looks in a minute
+		most       int64         // looks in a minute
 	}{
 		{10 * mins, 50 * sec, 5},
 		{10 * sec, 700 * time.Millisecond, 60 * 4 * 5 / 4},
@@ -835,9 +836,9 @@ func TestTxTimeoutLooks(t *testing.T) {
 		{40 * time.Millisecond, 3 * time.Millisecond, 6000},
 	} {
 		inBubble(t, func(l *lab) {
-			looks := 0
+			var looks atomic.Int64 // by the reaper, which the test meets in no lock
 			step := l.reaper.step
-			l.reaper.step = func() time.Duration { looks++; return step() }
+			l.reaper.step = func() time.Duration { looks.Add(1); return step() }
 			f := l.open(l.pool(Enforce, txTimeout(c.limit)), true)
 			f.begin("BEGIN", "")
 			work := func(d time.Duration) {
@@ -846,10 +847,10 @@ func TestTxTimeoutLooks(t *testing.T) {
 				}
 			}
 			work(2 * c.limit)
-			looks = 0
+			looks.Store(0)
 			work(mins)
-			if looks > c.most+1 || looks < c.most/3 {
-				t.Errorf("tx_timeout %v, operations each %v: %d looks in a minute, want %d at the most", c.limit, c.gap, looks, c.most)
+			if n := looks.Load(); n > c.most+1 || n < c.most/3 {
+				t.Errorf("tx_timeout %v, operations each %v: %d looks in a minute, want %d at the most", c.limit, c.gap, n, c.most)
 			}
 			f.expectOrders()
 			f.commit()
