@@ -40,7 +40,7 @@ func (k control) Carry(o *tracker.Order) tracker.Outcome {
 		return c.giveUp(o)
 	}
 	if o.Absolute && c.gate.try() || !o.Absolute && c.gate.tryAt(o.Word) {
-		return c.inside(func() tracker.Outcome { return c.carry(o) })
+		return c.inside(o, func() tracker.Outcome { return c.carry(o) })
 	}
 	if o.Scope != tracker.ScopeTransaction || !o.Absolute {
 		return tracker.Void // it moves: no leak any more, or the next check sees it
@@ -58,12 +58,15 @@ func (k control) Carry(o *tracker.Order) tracker.Outcome {
 // order, and who takes one from there settles it: the operation that carries it
 // out, or who finds here that it came too late. The operation that was looked at
 // may be over by now, or may have ended the transaction, so that is looked at
-// again behind the mark: what begins from there on finds the mark gone.
+// again behind the mark: what begins from there on finds the mark gone. Only then
+// may the order stop the operation; a nudge may come in between, for an earlier
+// order on this connection.
 func (c *conn) condemn(o *tracker.Order) bool {
 	if !c.order.CompareAndSwap(nil, o) {
 		return false // another one is under way
 	}
 	if c.gate.condemn() && c.rec.Transaction() == o.Resource {
+		c.meant.Store(o)
 		return true
 	}
 	return !c.order.CompareAndSwap(o, nil)
@@ -74,11 +77,12 @@ func (c *conn) condemn(o *tracker.Order) bool {
 // on: who begins or ends one waits for the interrupt bit behind it, maybe with its
 // record open, so nobody waits for that here. One that may end the transaction is
 // not interrupted: if it does, the order is void, and the interrupt would stick to
-// what else is open.
+// what else is open. Nor does one stop for an order that is still looked at: it
+// could lose its transaction by that, and the order would be taken back.
 func (c *conn) stopCondemned() bool {
 	return c.gate.hit(func() {
 		o := c.order.Load()
-		if o == nil || c.shielded.Load() || c.raw.Load() {
+		if o == nil || c.meant.Load() != o || c.shielded.Load() || c.raw.Load() {
 			return
 		}
 		if id, ok := c.rec.TryTransaction(); !ok || id != o.Resource {
@@ -91,10 +95,10 @@ func (c *conn) stopCondemned() bool {
 	})
 }
 
-// inside calls f for the reaper with the gate held, and gives it back. A Go hook of
+// inside calls f for an order with the gate held, and gives it back. A Go hook of
 // the program may run under ROLLBACK; if it panics, SQLite's mutex may be locked for
 // ever, so nobody may touch the connection any more.
-func (c *conn) inside(f func() tracker.Outcome) (out tracker.Outcome) {
+func (c *conn) inside(o *tracker.Order, f func() tracker.Outcome) (out tracker.Outcome) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -107,9 +111,15 @@ func (c *conn) inside(f func() tracker.Outcome) (out tracker.Outcome) {
 	}()
 	// Closing rows may commit, and closing must not wait for a lock here.
 	c.wait.Stop(true)
-	c.drain()
-	out = f()
-	c.drain() // what was handed over meanwhile
+	if o.Scope == tracker.ScopeRelease {
+		// The monitor waits for it, and what was handed over may commit, with hooks of
+		// the program. It has an order of its own, see handOver.
+		out = f()
+	} else {
+		c.drain()
+		out = f()
+		c.drain() // what was handed over meanwhile
+	}
 	c.wait.Stop(false)
 	returned = true
 	return out

@@ -76,6 +76,8 @@ type conn struct {
 	// order is what a condemned operation carries out, placed before the gate's
 	// condemned bit and taken behind it: see condemn.
 	order atomic.Pointer[tracker.Order]
+	// meant is the order that may stop the condemned operation.
+	meant atomic.Pointer[tracker.Order]
 	// shielded: an order is carried out, and no other one stops that.
 	shielded atomic.Bool
 

@@ -203,6 +203,44 @@ func TestOrderBehindAStaleMark(t *testing.T) {
 	wantErr(t, "ROLLBACK", try(sc, "ROLLBACK"), nil)
 }
 
+// While the reaper looks again, a nudge for an earlier order on the connection
+// does not stop the operation for this one: it could end the transaction by that,
+// and the order would be taken back.
+func TestNudgeBeforeTheSecondLook(t *testing.T) {
+	t.Parallel()
+	sit := newCounting()
+	g := open(t, Config{SQLite: sit.driver()})
+	run(t, g, createT)
+	sc := g.conn(t)
+	run(t, sc, "BEGIN")
+	c := g.last()
+	o := lateOrder(c)
+	done := make(chan error, 1)
+	go func() { done <- try(sc, "INSERT INTO t "+sitting) }()
+	<-sit.inside
+	if !c.order.CompareAndSwap(nil, o) || !c.gate.condemn() {
+		t.Error("not condemned")
+	}
+	if !(control{weakOf(c)}).Nudge() {
+		t.Error("Nudge: false: not the case that was meant")
+	}
+	if !c.order.CompareAndSwap(o, nil) { // the reaper finds another transaction, say
+		t.Error("the order is gone")
+	}
+	sit.goOn <- struct{}{}
+	select { // the second row
+	case <-sit.inside:
+		sit.goOn <- struct{}{}
+		wantErr(t, "INSERT", <-done, nil)
+	case err := <-done:
+		t.Errorf("INSERT: %v", err)
+	}
+	run(t, sc, "COMMIT")
+	if n := g.rows(t); n != 1 {
+		t.Errorf("%d rows, want 1", n)
+	}
+}
+
 // The owner takes the order while the reaper looks again, and finds it void: the
 // reaper does not settle it a second time.
 func TestOrderTakenMeanwhile(t *testing.T) {

@@ -50,7 +50,7 @@ func (c *conn) crossing(o *tracker.Order, f func() tracker.Outcome) tracker.Outc
 	if !c.gate.tryAt(o.Word) {
 		return tracker.Void
 	}
-	return c.inside(func() tracker.Outcome {
+	return c.inside(o, func() tracker.Outcome {
 		if c.raw.Load() || c.gate.word.Load()&dead != 0 {
 			return tracker.Void
 		}

@@ -174,8 +174,7 @@ func (s *struck) strike(id uint64) {
 // comes before the statement's first step.
 func (s *struck) nudge(id uint64) {
 	s.t.Helper()
-	s.c.order.Store(orderFor(id))
-	if !s.c.gate.condemn() || !s.control().Nudge() {
+	if !s.c.condemn(orderFor(id)) || !s.control().Nudge() {
 		s.t.Error("Nudge took the statement for over")
 	}
 }
@@ -439,8 +438,7 @@ func TestCondemnedTextGoesOn(t *testing.T) {
 				s.at = func(n int) {
 					switch n {
 					case 1: // with an interrupt that was lost, see nudge
-						s.c.order.Store(orderFor(id))
-						s.c.gate.condemn()
+						s.c.condemn(orderFor(id))
 					case 2:
 						s.control().Nudge()
 					}
@@ -515,8 +513,7 @@ func TestCarryUninterrupted(t *testing.T) {
 					t.Fatalf("enter: %#x", f)
 				}
 				s.c.gate.set(watched)
-				s.c.order.Store(orderFor(s.c.txn.id))
-				s.c.gate.condemn()
+				s.c.condemn(orderFor(s.c.txn.id))
 				for before := sent.Load(); sent.Load() == before; { // it will come
 					runtime.Gosched()
 				}

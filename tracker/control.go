@@ -2,7 +2,7 @@ package tracker
 
 // Control is how the reaper reaches a driver's connection. No method may wait
 // for a statement that runs, and none may keep the connection's driver object
-// alive: hold it weakly.
+// alive: hold it weakly. Any of them may be called beside another.
 type Control interface {
 	// Look calls f with the connection's gate held, and returns true, if the
 	// gate is free. The driver writes Resource.Use under the same gate.
@@ -11,7 +11,9 @@ type Control interface {
 	// absolute, nothing moved since. If the gate is not free, an order that may
 	// hit running work condemns the connection and interrupts it; any other is
 	// void. ScopeGiveUp opens the database a second time between two crossings of
-	// the gate, so it can take as long as the file system does.
+	// the gate, so it can take as long as the file system does. The reaper calls it
+	// on a goroutine of its own, once at a time for each connection, for undoing may
+	// take long. The monitor, which releases memory, waits for that.
 	Carry(o *Order) Outcome
 	// Memory returns the bytes that SQLite holds for the connection, caches,
 	// schema and statements together, if the gate is free.

@@ -25,6 +25,13 @@ type nudged struct {
 // back; false if nothing is condemned. An operation that goes on to its next
 // statement is hit within a sixteenth of the time that it has been condemned.
 func (r *reaper) nudge(now time.Duration) (wait time.Duration, any bool) {
+	r.t.mu.Lock()
+	for _, c := range r.struck {
+		r.condemned = append(r.condemned, nudged{conn: c})
+	}
+	clear(r.struck)
+	r.struck = r.struck[:0]
+	r.t.mu.Unlock()
 	wait = nudgeSlowly
 	left := r.condemned[:0]
 	for _, n := range r.condemned {

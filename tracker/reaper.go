@@ -13,6 +13,8 @@ type reaper struct {
 	epoch  uint64
 	atOnce bool // scan at the next step, whenever it comes
 
+	carrying // also guarded by Tracker.mu
+
 	clock reaperClock // written by the one look at a time, under Tracker.mu
 
 	// Of one look at a time.
@@ -121,6 +123,10 @@ func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
 		}
 		c := t.conns[i]
 		if !c.pool.watched() || c.lost.Load() {
+			continue
+		}
+		if c.undoing {
+			c.missed = true
 			continue
 		}
 		c.examine(&f, now, word)
@@ -422,7 +428,7 @@ func (c *Conn) giveUp(f *findings, word uint64, reason Reason) {
 	f.orders = append(f.orders, &Order{Scope: ScopeGiveUp, Reason: reason, Word: word, conn: c})
 }
 
-// act carries the findings out, without any lock. The detectors come last:
+// act has the findings carried out, without any lock. The detectors come last:
 // they are somebody else's code.
 func (r *reaper) act(f *findings, now time.Duration) {
 	for _, c := range f.looks {
@@ -433,29 +439,6 @@ func (r *reaper) act(f *findings, now time.Duration) {
 		var named findings
 		r.detect(&named, j, now)
 		r.carry(&named)
-	}
-}
-
-// carry tells the news and carries the orders out.
-func (r *reaper) carry(f *findings) {
-	for _, n := range f.news {
-		if n.again {
-			n.conn.retell(n.leak)
-		} else {
-			n.conn.settle(n.typ, n.leak)
-		}
-	}
-	for _, o := range f.orders {
-		c := o.conn
-		out := c.control.Carry(o)
-		if out == Condemned {
-			r.condemned = append(r.condemned, nudged{conn: c})
-			continue
-		}
-		if out == Void {
-			c.again(o)
-		}
-		c.Settle(o, out)
 	}
 }
 

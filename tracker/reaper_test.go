@@ -1292,23 +1292,22 @@ func TestCloseWaits(t *testing.T) {
 	}
 }
 
-// The next reaper begins when the last one has ended: a Control is for one at a
-// time.
-func TestOneReaperAtATime(t *testing.T) {
+// The reaper ends and begins again while an order is carried out: a Control is
+// for one order at a time.
+func TestOneOrderAtATime(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		p := l.pool(Enforce, limits(func(p *Policy) { p.MaxIdle = mins }))
-		var inside atomic.Int64
-		slow := func(*Order) Outcome {
-			if inside.Add(1) != 1 {
-				t.Error("two reapers")
-			}
-			time.Sleep(10 * mins)
-			inside.Add(-1)
-			return Done
-		}
 		for range 3 {
 			f := l.open(p, false)
-			f.carry(slow)
+			var inside atomic.Int64
+			f.carry(func(*Order) Outcome {
+				if inside.Add(1) != 1 {
+					t.Error("two orders for one connection")
+				}
+				time.Sleep(10 * mins)
+				inside.Add(-1)
+				return Done
+			})
 			f.out("")
 			f.in()
 			l.sleep(2 * mins) // it is being closed

@@ -56,7 +56,7 @@ type Tracker struct {
 
 	n counters // of all pools, those that are gone included
 
-	// Closings on goroutines of their own. Not a WaitGroup: they begin while
+	// Closings and orders on goroutines of their own. Not a WaitGroup: they begin while
 	// others wait.
 	closing int
 	closed  chan struct{} // closed with the last one; made by the first, never in a foreign bubble
@@ -94,10 +94,10 @@ var defaultTracker = New(Options{})
 // Default returns the tracker of pools that name no other.
 func Default() *Tracker { return defaultTracker }
 
-// Go runs f on a goroutine of its own, for closings that can take long. Close
-// waits for it. In a synctest bubble that is not the tracker's own, f runs on
-// the caller's goroutine: another one would keep the bubble from ending. It
-// panics if f is nil.
+// Go runs f on a goroutine of its own, for closings and orders, which can take
+// long. Close waits for it. In a synctest bubble that is not the tracker's own, f
+// runs on the caller's goroutine: another one would keep the bubble from ending.
+// It panics if f is nil.
 func (t *Tracker) Go(f func()) {
 	if f == nil {
 		panic("tracker: Go: f is nil")
@@ -107,10 +107,14 @@ func (t *Tracker) Go(f func()) {
 		return
 	}
 	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.goLocked(f)
+}
+
+func (t *Tracker) goLocked(f func()) {
 	if t.closing++; t.closing == 1 {
 		t.closed = make(chan struct{})
 	}
-	t.mu.Unlock()
 	go func() {
 		defer func() {
 			t.mu.Lock()
@@ -123,7 +127,7 @@ func (t *Tracker) Go(f func()) {
 	}()
 }
 
-// awaitClosings waits until no closing is under way.
+// awaitClosings waits until no closing and no order is under way.
 func (t *Tracker) awaitClosings() {
 	t.mu.Lock()
 	closed, none := t.closed, t.closing == 0
@@ -273,8 +277,8 @@ func (t *Tracker) poke() {
 	t.reaper.wakeLocked()
 }
 
-// Close waits until the reaper is at rest and all closings are done, for a
-// tracker whose pools are closed. Connections that are still leased keep the
+// Close waits until the reaper is at rest and all orders and closings are done,
+// for a tracker whose pools are closed. Connections that are still leased keep the
 // reaper at work; Close then returns without waiting.
 func (t *Tracker) Close() {
 	t.mu.Lock()
