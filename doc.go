@@ -28,7 +28,9 @@
 //	transaction, busy or not             tx_timeout      interrupted and rolled back at once
 //	BEGIN by SQL text, left in the pool  1s              rolled back after leak_after
 //	statement that nothing points to     when collected  closed at once
-//	one text prepared again and again    max_statements  reported
+//	statements of one text, or one line  max_statements  reported
+//	pools of one file                    max_pools       reported
+//	pools of one line that nobody uses   leak_after      reported, at max_pools of them
 //	sql.Conn that holds nothing          leak_after      reported, its memory released
 //
 // A statement that runs is activity, however long it runs; so is reading rows.
@@ -64,8 +66,8 @@
 //	_leakguard_leak_after       5m                 time without activity after which what a lease holds is reported; undone at the next check
 //	_leakguard_tx_timeout       10m                age at which a transaction is reported, again each tx_timeout; rolled back once it rests for a tenth of that
 //	_leakguard_tx_limit         0                  age at which a transaction is interrupted and rolled back, also at work
-//	_leakguard_max_statements   100                open statements of one text on one connection that are reported
-//	_leakguard_max_pools        20                 open pools of one database file that are reported, with the call that opened most of them
+//	_leakguard_max_statements   100                open statements of one text, or prepared by one line, on one connection that are reported
+//	_leakguard_max_pools        20                 open pools of one database file, or of one line and unused for leak_after, that are reported with the call that opened most of them
 //	_leakguard_wal_limit        64MiB              size of the WAL above which the oldest reader that keeps it from being reset is reported
 //
 // How often the guard looks. A limit is met late by up to a quarter of itself

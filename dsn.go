@@ -45,9 +45,9 @@ var dsnParams = []dsnParam{
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.TxLimit }),
 	dsnLimit("max_access", "leases after which what is kept prepared is finalized",
 		dsnCount, func(p *tracker.Policy) *int64 { return &p.MaxAccess }),
-	dsnLimit("max_statements", "open statements of one SQL text that are reported",
+	dsnLimit("max_statements", "open statements of one SQL text or line that are reported",
 		dsnCount, func(p *tracker.Policy) *int64 { return &p.MaxStatements }),
-	dsnLimit("max_pools", "open pools of one file that are reported",
+	dsnLimit("max_pools", "open pools of one file, or unused ones of one line, that are reported",
 		dsnCount, func(p *tracker.Policy) *int64 { return &p.MaxPools }),
 	dsnLimit("wal_limit", "size of the WAL above which its oldest reader is a suspect",
 		dsnSize, func(p *tracker.Policy) *int64 { return &p.WALLimit }),
@@ -107,8 +107,8 @@ func dsnLimit[T any](limit, doc string, k dsnKind[T], field func(*tracker.Policy
 //	_leakguard_tx_timeout       age at which a transaction is a suspect, rolled back once it rests
 //	_leakguard_tx_limit         age at which a transaction is rolled back even if it works
 //	_leakguard_max_access       leases after which what is kept prepared is finalized
-//	_leakguard_max_statements   open statements of one SQL text that are reported
-//	_leakguard_max_pools        open pools of one file that are reported
+//	_leakguard_max_statements   open statements of one SQL text or line that are reported
+//	_leakguard_max_pools        open pools of one file, or unused ones of one line, that are reported
 //	_leakguard_wal_limit        size of the WAL above which its oldest reader is a suspect
 //	_leakguard_conn_memory      memory above which a connection is shrunk
 //	_leakguard_leak_memory      memory above which a leased connection is a suspect

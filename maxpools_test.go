@@ -26,7 +26,9 @@ func TestMaxPools(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := record(t, tracker.New(tracker.Options{}))
 		path := filepath.Join(t.TempDir(), "app.db")
-		cfg := Config{DSN: "file:" + path, Tracker: r.tracker}
+		policy := tracker.DefaultPolicy()
+		policy.LeakAfter = 0 // those of other files are not counted for the line
+		cfg := Config{DSN: "file:" + path, Tracker: r.tracker, Policy: policy}
 		var dbs []*sql.DB
 		add := func(cfg Config) *sql.DB {
 			connector, err := NewConnector(cfg) // here:most pools
@@ -76,6 +78,46 @@ func TestMaxPools(t *testing.T) {
 		if s := r.tracker.Stats(); s.LeakedDetected != 2 || s.Recovered != 1 || s.Reaped != 0 {
 			t.Errorf("%+v", s)
 		}
+	})
+}
+
+// Pools in memory and of many files, from one line: a leak if nobody uses them, and
+// none as long as each is used now and then.
+func TestMaxPoolsUnused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := record(t, tracker.New(tracker.Options{}))
+		dir := t.TempDir()
+		var dbs []*sql.DB
+		for i := range 30 {
+			dsn := ":memory:"
+			if i%2 == 0 {
+				dsn = filepath.Join(dir, fmt.Sprint(i, ".db"))
+			}
+			connector, err := NewConnector(Config{DSN: dsn, Tracker: r.tracker}) // here:tenant
+			check(err)
+			db := sql.OpenDB(connector)
+			t.Cleanup(func() { db.Close() })
+			run(t, db, createT)
+			dbs = append(dbs, db)
+		}
+		for range 20 {
+			sleep(3 * time.Minute)
+			for _, db := range dbs {
+				run(t, db, "DELETE FROM t WHERE a = -1")
+			}
+		}
+		r.expect(t, leakEvents)
+		sleep(10 * time.Minute)
+		r.expect(t, leakEvents, "suspect pool max_pools")
+		l := r.events(tracker.EventSuspect)[0].Leak
+		if l.Count != 30 || !l.OnePlace || siteText(l.Site()) != markedLine(t, "tenant") {
+			t.Errorf("%v", l)
+		}
+		for _, db := range dbs {
+			number(t, db, "SELECT count(*) FROM t") // nothing was undone
+		}
+		sleep(2 * time.Minute)
+		r.expect(t, leakEvents, "suspect pool max_pools", "recovered pool max_pools")
 	})
 }
 
@@ -169,5 +211,22 @@ func TestMaxStatementsDefault(t *testing.T) {
 		}
 		sleep(2 * time.Minute)
 		g.expect(t, leakEvents, "suspect statement max_statements", "recovered statement max_statements")
+	})
+}
+
+// Statements of one line whose texts differ, on one connection.
+func TestMaxStatementsOfOneLine(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := open(t, Config{})
+		g.SetMaxOpenConns(1)
+		run(t, g, createT)
+		for i := range 500 {
+			ok(g.Prepare(fmt.Sprintf("SELECT a FROM t WHERE a = %d", i))) // here:forgets
+		}
+		sleep(2 * time.Minute)
+		g.expect(t, leakEvents, "suspect statement max_statements")
+		if l := g.events(tracker.EventSuspect)[0].Leak; l.Count != 500 || !l.OnePlace || siteText(l.Site()) != markedLine(t, "forgets") {
+			t.Errorf("%v", l)
+		}
 	})
 }

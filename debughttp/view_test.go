@@ -112,12 +112,22 @@ func TestLimits(t *testing.T) {
 		"wal_limit 64.0 MiB: keeps a write-ahead log of 1.0 GiB": {Reason: tracker.ReasonWALLimit, LimitBytes: 64 << 20, Bytes: 1 << 30},
 		"leak_memory 2.0 KiB: holds 900 B":                       {Reason: tracker.ReasonLeakMemory, LimitBytes: 2048, Bytes: 900},
 		"max_pools: open 20 times":                               {Reason: tracker.ReasonMaxPools, Count: 20},
+		"max_pools: 50 open from one place":                      {Reason: tracker.ReasonMaxPools, Count: 50, OnePlace: true},
+		"max_statements: 500 open from one place":                {Reason: tracker.ReasonMaxStatements, Count: 500, OnePlace: true},
 		"leak_after 5m0s":                                        {Reason: tracker.ReasonLeakAfter, Limit: 5 * time.Minute},
 		"proven":                                                 {Reason: tracker.ReasonProven},
 	} {
 		if got := limitText(&l); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
+	}
+	// What to do about pools depends on whether they are of one file.
+	pools := &snapshot{suspects: []tracker.Leak{
+		{Kind: tracker.KindPool, Reason: tracker.ReasonMaxPools, Pool: "a", Count: 20},
+		{Kind: tracker.KindPool, Reason: tracker.ReasonMaxPools, Pool: "b", Count: 50, OnePlace: true},
+	}}
+	if cards, _ := pools.suspectCards(); len(cards) != 2 || !strings.Contains(cards[0].Fix, "for the file") || !strings.Contains(cards[1].Fix, "when it is done with") {
+		t.Errorf("%+v", cards)
 	}
 	s := &snapshot{records: []tracker.Record{{ConnectionID: "a#1"}}}
 	if got := s.next(&tracker.Leak{Kind: tracker.KindRows, Reason: tracker.ReasonWALLimit, ConnectionID: "a#1"}); !strings.Contains(got, "reported only") {

@@ -133,7 +133,7 @@
 //	sqlite_leakguard.age                          double   of a leak: seconds since it was opened, when it was found
 //	sqlite_leakguard.idle                         double   of a leak: seconds without activity
 //	sqlite_leakguard.limit                        double   of a leak: the limit in seconds, if the reason has one
-//	sqlite_leakguard.count                        int      of a leak: statements of one text for max_statements, pools for max_pools
+//	sqlite_leakguard.count                        int      of a leak: statements of one text or line for max_statements, pools of one file or line for max_pools
 //	sqlite_leakguard.bytes                        int      of a leak: the log's size for wal_limit, the connection's memory for leak_memory
 //	sqlite_leakguard.limit_bytes                  int      of a leak: the limit of these
 //	sqlite_leakguard.transaction.level            int      of a transaction: 1, and 1 more for each savepoint

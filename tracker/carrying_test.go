@@ -179,7 +179,7 @@ func TestFullHouse(t *testing.T) {
 		if n := l.Stats().Reaped; n != maxCarriers+more-1 {
 			t.Errorf("%d are reaped, want %d", n, maxCarriers+more-1)
 		}
-		idle.expectOrders(began.String() + " close max_idle done")
+		idle.expectOrders(began.String() + " give up max_idle done")
 	})
 }
 
@@ -276,11 +276,11 @@ func TestCloseWaitsForOrders(t *testing.T) {
 // interrupted again at once, not at the next look.
 func TestCondemnedIsNudgedSoon(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		f := l.open(l.pool(Enforce, limits(func(p *Policy) { p.TxTimeout = 5 * mins })), true)
+		f := l.open(l.pool(Enforce, limits(func(p *Policy) { p.TxLimit = 5 * mins })), true)
 		f.begin("BEGIN", "")
 		f.enter()
 		l.until(6*mins + 10*nudgeInterval)
-		f.expectOrders("6m0s transaction tx_timeout #1 condemned")
+		f.expectOrders("6m0s transaction tx_limit #1 condemned")
 		f.mu.Lock()
 		nudges := len(f.nudges)
 		f.mu.Unlock()

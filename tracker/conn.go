@@ -95,6 +95,7 @@ type seen struct {
 	looked bool          // at is set
 	rested bool          // what idleness asks for was done
 	pins   bool          // something is open that can keep the WAL from being reset
+	leased bool          // at the last look
 	at     time.Duration // the last change on the tracker's clock
 	active time.Duration // the last change
 	first  time.Duration // first seen

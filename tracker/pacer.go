@@ -14,8 +14,9 @@ const rests = time.Duration(-1)
 // can break a limit. It is a timer, and a goroutine only during a step: an idle
 // process keeps nothing.
 type pacer struct {
-	t    *Tracker
-	step func() (wait time.Duration)
+	t      *Tracker
+	step   func() (wait time.Duration)
+	needed func() bool // there is something to do it for; Tracker.mu is held
 
 	// Guarded by Tracker.mu.
 	timer    *time.Timer // nil until it was first needed
@@ -57,7 +58,7 @@ func (p *pacer) wakeLocked() {
 
 // restLocked follows the last connection that it could do anything for.
 func (p *pacer) restLocked() {
-	if p.armed && p.patience == 0 {
+	if p.armed && p.patience == 0 && !p.needed() {
 		p.armed = false
 		p.timer.Stop()
 	}
@@ -81,7 +82,7 @@ func (p *pacer) fire() {
 		return // stopped, or set off twice
 	}
 	p.armed = false
-	if p.t.watched == 0 {
+	if !p.needed() {
 		p.t.mu.Unlock()
 		return
 	}
@@ -96,7 +97,7 @@ func (p *pacer) fire() {
 		p.running = false
 		close(p.over)
 		switch {
-		case p.t.watched == 0:
+		case !p.needed():
 		case p.again:
 			p.armLocked(0)
 		case wait == rests:

@@ -86,8 +86,10 @@ type Policy struct {
 	// prepared by the same line whatever their texts, on one connection at which
 	// they are reported. Default 100.
 	MaxStatements int64
-	// MaxPools is the number of open pools of the same database file at which
-	// they are reported. Default 20.
+	// MaxPools is the number of open pools of the same database file at which they
+	// are reported; and, whatever their files, in memory too, of pools that one line
+	// opened and that nobody has used for LeakAfter: a pool for each tenant is
+	// legitimate as long as it is used now and then. Nothing is undone. Default 20.
 	MaxPools int64
 	// WALLimit is the size in bytes of a database's write-ahead log above which
 	// the oldest reader that keeps it from being reset is a suspect. Default

@@ -68,7 +68,9 @@ type Pool struct {
 	open   int             // connections, guarded by Tracker.mu
 	short  shortage        // guarded by Tracker.mu
 	closed bool            // guarded by Tracker.mu
-	wal    *walLog         // of the newest connection's file, nil in memory; guarded by Tracker.mu
+	at     *poolPlace      // where it was opened, nil if closed or nobody watches; guarded by Tracker.mu
+	use    poolUse
+	wal    *walLog // of the newest connection's file, nil in memory; guarded by Tracker.mu
 }
 
 // count counts for the pool and for its tracker, which outlives it.
@@ -106,6 +108,7 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 			t.poolPlace.Store(p.stack)
 		}
 	}
+	at := placeOf(p.stack)
 	t.mu.Lock()
 	p.name = t.freeNameLocked(cfg.Name, cfg.Numbered)
 	t.pools[p.name] = p
@@ -114,6 +117,7 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 		t.countListenersLocked()
 	}
 	t.countPoolsLocked(p)
+	t.openedAtPlaceLocked(p, at)
 	t.mu.Unlock()
 	return p, nil
 }
@@ -189,6 +193,7 @@ func (p *Pool) SetPolicy(policy Policy) error {
 	p.limit(policy)
 	t.epoch++
 	t.countPoolsLocked(p)
+	t.crowdLocked(p)
 	t.startLocked(p)
 	t.reaper.wakeLocked()
 	t.mu.Unlock()
@@ -203,6 +208,7 @@ func (p *Pool) Close() {
 	t.mu.Lock()
 	p.closed = true
 	t.countPoolsLocked(p)
+	t.closedAtPlaceLocked(p)
 	t.dropPoolLocked(p)
 	await := len(t.conns) == 0 && (t.reaper.running || t.monitor.running || t.closing > 0)
 	t.mu.Unlock()

@@ -8,7 +8,8 @@ import (
 )
 
 // A program that opens a pool for each request and closes none leaks slowly:
-// each pool is legitimate by itself. They are counted for each database file.
+// each pool is legitimate by itself. They are counted for each database file, and
+// for each line that opens them (poolplace.go).
 
 // crowd is what was told of a file with too many pools.
 type crowd struct {
@@ -69,6 +70,11 @@ func (t *Tracker) poolLeak(path string) (l *Leak, most *Pool) {
 	most = slices.MaxFunc(same, func(a, b *Pool) int {
 		return cmp.Or(cmp.Compare(count[a.stack], count[b.stack]), cmp.Compare(b.opened, a.opened))
 	})
+	return t.leakOfPools(most, int64(len(same))), most
+}
+
+// leakOfPools describes so many pools by one of them.
+func (t *Tracker) leakOfPools(most *Pool, n int64) *Leak {
 	return &Leak{
 		ID:       t.leakID.Add(1),
 		Kind:     KindPool,
@@ -76,14 +82,14 @@ func (t *Tracker) poolLeak(path string) (l *Leak, most *Pool) {
 		Pool:     most.name,
 		OpenedAt: t.clock.at(most.opened),
 		Age:      t.now() - most.opened,
-		Count:    int64(len(same)),
+		Count:    n,
 		Stack:    most.stack.PCs(),
 		Kept:     "a pool may be in use: close it in the program",
 		fate:     new(fate),
-	}, most
+	}
 }
 
-// tell counts and emits what countPoolsLocked found.
+// tell counts and emits what was found of pools.
 func (p *Pool) tell(typ EventType, l *Leak) {
 	news := typ == EventSuspect
 	if news {

@@ -10,6 +10,7 @@ type reaper struct {
 	// Guarded by Tracker.mu.
 	wait   time.Duration // how long it waits after a scan
 	now    time.Duration // its time at the last look
+	run    uint64        // counts the times that its time has begun
 	epoch  uint64
 	atOnce bool // scan at the next step, whenever it comes
 
@@ -36,10 +37,16 @@ func (t *Tracker) startLocked(p *Pool) {
 			r.wakeLocked()
 		}
 	case r.mayStart():
-		r.clock, r.now, r.atOnce, r.condemned = reaperClock{last: t.now()}, 0, true, nil
-		r.armLocked(r.patience)
+		r.beginLocked()
 	}
 	t.monitor.startLocked(p)
+}
+
+// beginLocked arms the reaper, whose time begins anew.
+func (r *reaper) beginLocked() {
+	r.clock, r.now, r.atOnce, r.condemned = reaperClock{last: r.t.now()}, 0, true, nil
+	r.run++
+	r.armLocked(r.patience)
 }
 
 // watched reports whether the reaper has anything to do for the pool.
@@ -62,7 +69,7 @@ func (r *reaper) look() (wait time.Duration) {
 	r.t.mu.Unlock()
 	if atOnce || now >= r.nextScan || r.changed() {
 		f, next := r.scan(now)
-		r.nextScan = now + next
+		r.nextScan = now + min(next, r.t.countPlaces(now))
 		r.act(&f, now)
 		r.walSizes(now)
 	}
@@ -158,7 +165,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		c.was, s.active, c.fresh, s.rested = word, now, false, false
 	}
 	c.movedWAL(moved || busy, c.tx.id != 0 || c.rows.n > 0 || c.raw)
-	if c.leased {
+	if s.leased = c.leased; c.leased {
 		c.lease.see(now)
 		c.stampLease(t.now())
 	}

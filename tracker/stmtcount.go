@@ -33,7 +33,12 @@ func (c *Conn) countStatements(f *findings, p *Policy, rec *Record, word uint64)
 		c.forgive(f)
 		return
 	}
-	if c.seen.most != nil {
+	if told := c.seen.most; told != nil {
+		// The same leak, as it is now: what was told of it before stays as it was.
+		l := *told
+		l.Count, l.OnePlace = int64(rec.statements), onePlace
+		l.Resource, l.Query, l.Stack, l.OpenedAt = most.id, most.query, most.stack.PCs(), c.pool.tracker.clock.at(most.opened)
+		c.seen.most = &l
 		return
 	}
 	l := c.leakLocked(most, ReasonMaxStatements, 0, c.pool.tracker.now(), 0)

@@ -51,6 +51,21 @@ func TestStatementsOfOnePlace(t *testing.T) {
 		}
 		l.until(20 * mins)
 		l.expect() // 100 are left
+		suspects := 0
+		for _, h := range l.Held() {
+			if h.Suspect == nil {
+				continue
+			}
+			if suspects++; h.Resource != all[400].ID() || h.Suspect.ID != 1 || h.Suspect.Count != 100 {
+				t.Errorf("%+v", h.Suspect)
+			}
+		}
+		if suspects != 1 {
+			t.Errorf("%d suspects are held", suspects)
+		}
+		if leak.Count != 500 {
+			t.Errorf("what was told has changed: %+v", leak)
+		}
 		f.finish(all[400])
 		l.until(30 * mins)
 		l.expect("21m0s recovered statement max_statements #1")

@@ -52,7 +52,9 @@ type Tracker struct {
 	blamed  map[blamed]*BlameCount
 	tooMany map[string]crowd // by path: more pools than max_pools
 	// fewest is the lowest max_pools that any pool was ever given, 0 if none was.
-	fewest int64
+	fewest  int64
+	places  map[place]*poolPlace
+	crowded bool // the reaper is needed for them
 
 	n counters // of all pools, those that are gone included
 
@@ -84,8 +86,8 @@ func New(o Options) *Tracker {
 	t.history.events = make([]Event, 0, o.History)
 	t.leaks.events = make([]Event, 0, o.History)
 	t.queue.tracker = t
-	t.reaper.pacer = pacer{t: t, step: t.reaper.look, patience: patience}
-	t.monitor.pacer = pacer{t: t, step: t.monitor.look, patience: patience}
+	t.reaper.pacer = pacer{t: t, step: t.reaper.look, patience: patience, needed: func() bool { return t.watched > 0 || t.crowded }}
+	t.monitor.pacer = pacer{t: t, step: t.monitor.look, patience: patience, needed: func() bool { return t.watched > 0 }}
 	return t
 }
 
@@ -210,6 +212,9 @@ func (t *Tracker) remove(c *Conn, accesses int64) (removed bool, most *Leak) {
 	c.slot = -1
 	c.pool.open--
 	t.wals.leave(c)
+	if c.fresh || c.word.Load()&^FlagBits != c.was {
+		c.pool.use.moved = true
+	}
 	c.goneLocked()
 	again := reused(accesses)
 	c.pool.n.reused += again
