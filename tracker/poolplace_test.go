@@ -228,10 +228,13 @@ func TestPoolsOfOneFileAndPlace(t *testing.T) {
 		l.expect("0s suspect pool max_pools #1")
 		l.sleep(10 * mins)
 		l.expect("5m0s suspect pool max_pools #2")
-		for i, want := range []Leak{{Count: 10}, {Count: 15, OnePlace: true}} {
-			if got := l.LeakHistory()[i].Leak; got.Count != want.Count || got.OnePlace != want.OnePlace {
-				t.Errorf("%+v, want %+v", got, want)
-			}
+		of := func(i int) *Leak { return l.LeakHistory()[i].Leak }
+		if l := of(0); l.Count != 10 || l.OnePlace {
+			t.Errorf("%v", l)
+		}
+		// The reaper may have come before the last of them were open.
+		if l := of(1); l.Count < 10 || l.Count > 15 || !l.OnePlace {
+			t.Errorf("%v", l)
 		}
 		pools[0].Close()
 		l.expect("10m0s recovered pool max_pools #1")
