@@ -110,11 +110,12 @@ type seen struct {
 	counted   *counted // nil as long as there are few statements
 }
 
-// late is a transaction beyond tx_timeout: when it was told last, and the generation
-// at the first time.
+// late is a transaction beyond tx_timeout: when it was told last, the generation at
+// the first time, and when the generation was seen to have moved last.
 type late struct {
-	at   time.Duration
-	word uint64
+	at    time.Duration
+	word  uint64
+	moved time.Duration
 }
 
 // Open registers a connection. leased says whether it is checked out at once;

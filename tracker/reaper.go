@@ -162,6 +162,9 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		if word != c.was || !s.looked || busy {
 			s.at, s.looked = t.now(), true
 		}
+		if moved && s.late != nil {
+			s.late.moved = now
+		}
 		c.was, s.active, c.fresh, s.rested = word, now, false, false
 	}
 	c.movedWAL(moved || busy, c.tx.id != 0 || c.rows.n > 0 || c.raw)
@@ -318,7 +321,7 @@ func (c *Conn) timeOut(f *findings, p *Policy, rec *Record, now time.Duration, w
 	l, fresh := c.suspect(f, &c.tx, reason, limit, now, rec.Idle)
 	switch {
 	case fresh || stronger:
-		s.late = &late{now, word}
+		s.late = &late{now, word, now}
 	case reason == ReasonTxTimeout && s.late != nil && now-s.late.at >= limit && s.active > s.late.at && l.Exempt == "":
 		copied := *l
 		copied.Age, copied.Idle, copied.Limit = age, rec.Idle, limit

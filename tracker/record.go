@@ -45,6 +45,7 @@ type Record struct {
 	Stack, Last Stack
 
 	lifetime   time.Duration // MaxLifetime less jitter
+	running    time.Duration // how long the operation in flight has been, beyond TxTimeout
 	expiring   time.Duration // the age that counts for it: since it was opened or refreshed
 	renewed    int64         // accesses when it was refreshed
 	statements int           // open ones of the same text, the most
@@ -76,6 +77,9 @@ func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
 		lifetime:       c.lifetime(p),
 		expiring:       now - max(c.seen.first, c.seen.renewed),
 		renewed:        c.renewed,
+	}
+	if busy && c.seen.late != nil {
+		r.running = now - c.seen.late.moved
 	}
 	if c.leased {
 		r.LeasedAt = t.clock.at(c.lease.opened)

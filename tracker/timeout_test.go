@@ -858,6 +858,34 @@ func TestTxTimeoutLooks(t *testing.T) {
 	}
 }
 
+// One that does not come back from an operation is looked at less and less often,
+// as often as any connection of its pool in the end, and undone all the same once
+// it is back and rests.
+func TestTxTimeoutLooksAtOneOperation(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		const limit = 100 * time.Millisecond
+		var looks atomic.Int64
+		step := l.reaper.step
+		l.reaper.step = func() time.Duration { looks.Add(1); return step() }
+		f := l.open(l.pool(Enforce, txTimeout(limit)), true)
+		f.begin("BEGIN", "")
+		f.enter()
+		l.sleep(10 * sec)
+		looks.Store(0)
+		l.sleep(mins)
+		each := int64(mins / (limit / 4)) // the pool's period
+		if n := looks.Load(); n < each*9/10 || n > each*11/10 {
+			t.Errorf("%d looks in a minute, want about %d", n, each)
+		}
+		f.expectOrders()
+		f.leave()
+		l.sleep(nudgeSlowly)
+		if given := f.given(); len(given) != 1 || given[0].o.Scope != ScopeTransaction {
+			t.Errorf("orders once it rests: %v, want one for the transaction", given)
+		}
+	})
+}
+
 // Whatever the limit and the work: what rests for less than a tenth of it is not
 // touched, and what rests for longer is rolled back in time.
 func TestTxTimeoutNeverEarlyNeverLate(t *testing.T) {

@@ -88,6 +88,8 @@ func nextDue(p *Policy, r *Record) time.Duration {
 			if left := p.rest() - r.Idle; left > 0 {
 				look = min(look, left)
 			}
+			// What has been in one operation for long may be for as long again.
+			look = max(look, min(r.running/16, nudgeSlowly))
 			next = min(next, max(look, minRest))
 		}
 		if !r.Leased {
