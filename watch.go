@@ -162,14 +162,14 @@ func (w *watch) attend(word uint64) {
 		t := time.NewTimer(watchInterval)
 		defer t.Stop()
 		// SQLite forgets an interrupt that comes before the first step. An operation
-		// that goes on to its next statement is hit within a sixteenth of the time
+		// that goes on to its next statement is hit within a quarter of the time
 		// since it was cancelled.
 		for w.stop(word) {
 			select {
 			case <-over:
 				return
 			case <-t.C:
-				t.Reset(min(max(time.Since(began)/16, watchInterval), watchSlowly))
+				t.Reset(min(max(time.Since(began)/4, watchInterval), watchSlowly))
 			}
 		}
 	}()

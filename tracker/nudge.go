@@ -23,11 +23,11 @@ type nudged struct {
 
 // nudge interrupts what is still condemned and due, and returns when to come
 // back; false if nothing is condemned. An operation that goes on to its next
-// statement is hit within a sixteenth of the time that it has been condemned.
+// statement is hit within a quarter of the time that it has been condemned.
 func (r *reaper) nudge(now time.Duration) (wait time.Duration, any bool) {
 	r.t.mu.Lock()
 	for _, c := range r.struck {
-		r.condemned = append(r.condemned, nudged{conn: c})
+		r.condemn(c)
 	}
 	clear(r.struck)
 	r.struck = r.struck[:0]
@@ -42,7 +42,7 @@ func (r *reaper) nudge(now time.Duration) (wait time.Duration, any bool) {
 			if !n.conn.control.Nudge() {
 				continue
 			}
-			n.last, n.pause = now, min(max((now-n.first)/16, nudgeInterval), nudgeSlowly)
+			n.last, n.pause = now, min(max((now-n.first)/4, nudgeInterval), nudgeSlowly)
 		}
 		wait = min(wait, n.last+n.pause-now)
 		left = append(left, n)
@@ -50,4 +50,36 @@ func (r *reaper) nudge(now time.Duration) (wait time.Duration, any bool) {
 	clear(r.condemned[len(left):])
 	r.condemned = left
 	return wait, len(left) > 0
+}
+
+// condemn notes an operation to interrupt.
+func (r *reaper) condemn(c *Conn) {
+	for i := range r.condemned {
+		if n := &r.condemned[i]; n.conn == c {
+			*n = nudged{conn: c} // another operation by now
+			return
+		}
+	}
+	r.condemned = append(r.condemned, nudged{conn: c})
+}
+
+// alone reports whether condemned operations are all that there is to look at. Then
+// the reaper comes for them only, however short check_interval is; who ends one of
+// them, or opens a connection, wakes it.
+func (r *reaper) alone(wait time.Duration) bool {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	if r.onlyNudges = r.t.watched == len(r.condemned); r.onlyNudges {
+		r.wait = wait
+	}
+	return r.onlyNudges
+}
+
+// settled wakes the reaper when a condemned operation is over.
+func (r *reaper) settled() {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	if r.onlyNudges {
+		r.wakeLocked()
+	}
 }

@@ -8,6 +8,7 @@ import (
 // Settle tells what became of an order. Done and Refreshed: its leaks are reaped.
 // Void: those that are closed by now recovered, the others stay suspects.
 func (c *Conn) Settle(o *Order, out Outcome) {
+	defer c.pool.tracker.reaper.settled()
 	if out != Void {
 		c.lock()
 		// A lease that began since has nothing to do with it, and one whose

@@ -13,6 +13,8 @@ type reaper struct {
 	run    uint64        // counts the times that its time has begun
 	epoch  uint64
 	atOnce bool // scan at the next step, whenever it comes
+	// onlyNudges: it waits longer than it does after a scan, see alone.
+	onlyNudges bool
 
 	carrying // also guarded by Tracker.mu
 
@@ -63,7 +65,7 @@ func (r *reaper) look() (wait time.Duration) {
 	r.t.mu.Lock()
 	r.clock.planned = r.planned
 	atOnce := r.atOnce
-	r.atOnce = false
+	r.atOnce, r.onlyNudges = false, false
 	now := r.clock.tick(r.t.now())
 	r.now = now
 	r.t.mu.Unlock()
@@ -74,8 +76,8 @@ func (r *reaper) look() (wait time.Duration) {
 		r.walSizes(now)
 	}
 	wait = r.nextScan - now
-	if soon, any := r.nudge(now); any {
-		wait = min(wait, soon)
+	if soon, any := r.nudge(now); any && (soon < wait || r.alone(soon)) {
+		wait = soon
 	}
 	return wait
 }

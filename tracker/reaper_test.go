@@ -927,8 +927,8 @@ func TestRowsOnlyReportOnly(t *testing.T) {
 	}
 }
 
-// A busy transaction beyond tx_limit is condemned, and nudged every 2 ms until
-// its owner is out; the owner carries the order out.
+// A busy transaction beyond tx_limit is condemned, and nudged every 2 ms, then
+// slower, until its owner is out; the owner carries the order out.
 func TestCondemned(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		p := l.pool(Enforce, limits(func(p *Policy) { p.TxLimit = 10 * mins }))
@@ -943,7 +943,8 @@ func TestCondemned(t *testing.T) {
 		l.until(time.Hour)
 		f.expectOrders()
 		want := []time.Duration{11 * mins}
-		for d := 2 * time.Millisecond; d <= 22*time.Millisecond; d += 2 * time.Millisecond {
+		for d := time.Duration(0); d < 21*time.Millisecond; {
+			d += max(d/4, 2*time.Millisecond)
 			want = append(want, 11*mins+d)
 		}
 		f.mu.Lock()
@@ -975,7 +976,7 @@ func TestCondemnedForLong(t *testing.T) {
 		for i, at := range f.nudges[1 : len(f.nudges)-1] {
 			age := f.nudges[i] - 11*mins
 			// Sooner if the reaper is there anyhow.
-			if gap, want := at-f.nudges[i], min(max(age/16, 2*time.Millisecond), 250*time.Millisecond); gap < want/2 || gap > want+time.Millisecond {
+			if gap, want := at-f.nudges[i], min(max(age/4, 2*time.Millisecond), 250*time.Millisecond); gap < want/2 || gap > want+time.Millisecond {
 				t.Fatalf("nudged after %v and %v later, want %v later", age, gap, want)
 			}
 		}
@@ -983,6 +984,49 @@ func TestCondemnedForLong(t *testing.T) {
 			t.Errorf("%d nudges in the 59 s behind the first one", len(f.nudges)-after)
 		}
 		checkBalance(t, p.Stats(), 0)
+	})
+}
+
+// Where a condemned operation is all that there is, the reaper does not come each
+// check_interval; but it is there in time when something begins.
+func TestCondemnedAlone(t *testing.T) {
+	const ms = time.Millisecond
+	inBubble(t, func(l *lab) {
+		p := l.pool(Enforce, limits(func(p *Policy) { p.TxLimit, p.LeakAfter, p.CheckInterval = 400*ms, 400*ms, 10*ms }))
+		f := l.open(p, true)
+		f.begin("BEGIN", "")
+		f.enter()
+		l.until(20 * sec)
+		f.mu.Lock()
+		n := len(f.nudges)
+		for i := n - 20; i < n-1; i++ {
+			if gap := f.nudges[i+1] - f.nudges[i]; gap != 250*ms {
+				t.Errorf("nudged %v after the one before", gap)
+			}
+		}
+		f.mu.Unlock()
+		l.told()
+		l.sleep(130 * ms)
+		f.leave() // its owner carries the order out, and begins another one
+		f.begin("BEGIN", "")
+		began := l.since()
+		f.enter()
+		l.sleep(450 * ms)
+		f.mu.Lock()
+		if o := f.orders[len(f.orders)-1]; o.at < began+400*ms || o.at > began+415*ms {
+			t.Errorf("the next one is condemned after %v", o.at-began)
+		}
+		f.mu.Unlock()
+		l.sleep(20 * sec)
+		began = l.since()
+		other := l.open(p, false) // nobody else has woken the reaper
+		other.out("")
+		other.query("SELECT 1", "")
+		l.sleep(500 * ms)
+		if o := other.given(); len(o) != 1 || o[0].at < began+400*ms || o[0].at > began+430*ms {
+			t.Errorf("after %v: %v", began, o)
+		}
+		f.leave()
 	})
 }
 
@@ -1009,7 +1053,7 @@ func TestCondemnedTogether(t *testing.T) {
 			"5.5s reaped transaction tx_limit #1",
 			"7s suspect rows leak_after #3", "8s reaped rows leak_after #3",
 			"9.999s reaped transaction tx_limit #2")
-		if a, b := len(a.nudges), len(b.nudges); a < 40 || a > 80 || b < 80 || b > 130 || b < a+20 {
+		if a, b := len(a.nudges), len(b.nudges); a < 15 || a > 35 || b < 30 || b > 60 || b < a+10 {
 			t.Errorf("%d and %d nudges: more and more seldom, each on its own", a, b)
 		}
 		checkBalance(t, p.Stats(), 0)
