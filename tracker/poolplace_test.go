@@ -32,17 +32,18 @@ func TestUnusedPools(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		pools, conns := l.many(50, unusedPools(20), true)
 		l.many(1, unusedPools(20), true)
-		l.until(6*mins - 1)
+		l.poke() // and all are seen at the same time
+		l.until(5*mins - 1)
 		l.expect()
-		l.until(6 * mins)
-		l.expect("6m0s suspect pool max_pools #1") // seen at 1m0s
+		l.until(5 * mins)
+		l.expect("5m0s suspect pool max_pools #1")
 		l.until(time.Hour)
 		l.expect()
 		leak := l.LeakHistory()[0].Leak
-		if leak.Count != 51 || !leak.OnePlace || leak.Pool != pools[0].Name() || leak.Age != 6*mins || leak.Idle != 6*mins || leak.Kept == "" {
+		if leak.Count != 51 || !leak.OnePlace || leak.Pool != pools[0].Name() || leak.Age != 5*mins || leak.Idle != 5*mins || leak.Kept == "" {
 			t.Errorf("%+v", leak)
 		}
-		if s := leak.String(); !strings.HasPrefix(s, "pool unused for 6m0s and left open, one of 51 from one place (max_pools) on db: opened at ") || !strings.Contains(s, "_test.go:") {
+		if s := leak.String(); !strings.HasPrefix(s, "pool unused for 5m0s and left open, one of 51 from one place (max_pools) on db: opened at ") || !strings.Contains(s, "_test.go:") {
 			t.Error(s)
 		}
 		if s := limitText(leak); s != "max_pools (51 open from one place)" {
