@@ -198,10 +198,13 @@ func (c *conn) reapLease(o *tracker.Order) tracker.Outcome {
 	return tracker.Done
 }
 
-// releaseMemory gives back what the connection can do without.
+// releaseMemory gives back what the connection can do without. The program may be
+// inside SQLite beside the gate, through a handle that it has seen, and the monitor
+// waits for this: then nothing is finalized, for that would wait for it.
 func (c *conn) releaseMemory() {
-	c.texts.drop()
-	c.db().ReleaseMemory()
+	if c.db().TryReleaseMemory() {
+		c.texts.drop()
+	}
 }
 
 // die marks the connection dead and closes its handle on a goroutine of its

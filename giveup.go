@@ -167,7 +167,7 @@ func (c *conn) refresh(reason tracker.Reason) {
 	c.texts.drop()
 	c.begins.drop()
 	if reason != tracker.ReasonMaxAccess {
-		c.db().ReleaseMemory()
+		c.db().TryReleaseMemory()
 	}
 	c.rec.Renewed(reason)
 }

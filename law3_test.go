@@ -134,7 +134,7 @@ func givenUp(t *testing.T, expire tracker.Expiry, reason tracker.Reason, k keepi
 		k.do(t, g)
 	}
 	number(t, g, "SELECT sum(length(a)) FROM t")
-	full, _ = g.last().db().Memory(false)
+	full, _ = g.last().db().TryMemory(false)
 	if full < 500_000 {
 		t.Fatalf("the cache holds %d bytes", full)
 	}
@@ -171,7 +171,7 @@ func TestSessionStateIsKept(t *testing.T) {
 						return
 					}
 					g.expect(t, types, "kept "+k.why)
-					if left, _ := g.last().db().Memory(false); left > full/5 && reason != tracker.ReasonMaxAccess {
+					if left, _ := g.last().db().TryMemory(false); left > full/5 && reason != tracker.ReasonMaxAccess {
 						t.Errorf("the cache still holds %d of %d bytes", left, full)
 					}
 					run(t, g, "SELECT 1")
@@ -201,7 +201,7 @@ func TestGivenUpIsRefreshed(t *testing.T) {
 					if want := []string{"refreshed " + string(reason)}; !slices.Equal(told, want) {
 						t.Errorf("told %q, want %q", told, want)
 					}
-					left, _ := g.last().db().Memory(false)
+					left, _ := g.last().db().TryMemory(false)
 					switch keeps := reason == tracker.ReasonMaxAccess; {
 					case keeps && left < full/2:
 						t.Errorf("%d of %d bytes are left: readers lose their pages", left, full)

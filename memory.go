@@ -74,5 +74,5 @@ func (k control) Memory() (bytes int64, ok bool) {
 	case c.gate.word.Load()&dead != 0:
 		return 0, true
 	}
-	return c.db().Memory(c.gate.shared != nil)
+	return c.db().TryMemory(c.gate.shared != nil)
 }

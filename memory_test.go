@@ -11,6 +11,8 @@ import (
 	"time"
 	"weak"
 
+	"github.com/mattn/go-sqlite3"
+
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
@@ -54,7 +56,7 @@ func (g *guarded) detail(c *conn) tracker.ConnectionDetail { return g.details()[
 // holds returns what SQLite says of a connection.
 func holds(t testing.TB, c *conn) int64 {
 	t.Helper()
-	n, ok := c.db().Memory(c.gate.shared != nil)
+	n, ok := c.db().TryMemory(c.gate.shared != nil)
 	if !ok {
 		t.Fatal("SQLite does not tell")
 	}
@@ -661,5 +663,40 @@ func TestMemoryChurn(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// The program runs a statement beside the gate, through the handle that it got in a
+// ConnectHook: what the monitor asks for comes back at once, with nothing.
+func TestMemoryBesideTheProgram(t *testing.T) {
+	t.Parallel()
+	inside, goOn := make(chan bool), make(chan bool)
+	var seen *sqlite3.SQLiteConn
+	c := drive(t, Config{Mode: tracker.Basic, SQLite: &sqlite3.SQLiteDriver{ConnectHook: func(s *sqlite3.SQLiteConn) error {
+		seen = s
+		return s.RegisterFunc("sit", func() int64 { inside <- true; <-goOn; return 0 }, false)
+	}}})
+	if !c.IsValid() {
+		t.Fatal("not valid")
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := seen.Exec("SELECT sit()", nil)
+		done <- err
+	}()
+	<-inside
+	k := control{weakOf(c)}
+	if n, ok := k.Memory(); ok { // for ever, if it waits
+		t.Errorf("%d bytes", n)
+	}
+	if out := k.Carry(order(tracker.ScopeRelease, 0)); out != tracker.Done {
+		t.Errorf("release: %v", out)
+	}
+	goOn <- true
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := k.Memory(); !ok {
+		t.Error("not known behind it")
 	}
 }

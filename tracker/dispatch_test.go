@@ -610,7 +610,9 @@ func TestLoggerMayAsk(t *testing.T) {
 		}
 		cancel := tr.Subscribe(func(Event) {})
 		c := p.Open(still{}, true, "")
+		c.Record() // for the logger's Stats read it
 		c.CheckIn()
+		c.Recorded()
 		cancel()
 		p.Close()
 		c.Close()

@@ -28,12 +28,13 @@
 //
 // SQLite holds the connection's mutex for the whole of a sqlite3_step, which may
 // last as long as the query does. [DB.Autocommit], [DB.TxnState],
-// [DB.OpenStatements], [DB.BusySQL], [DB.Memory], [DB.ReleaseMemory],
-// [Stmt.Reset], [Stmt.ResetCode] and [StatementEnd] take that mutex, so when
+// [DB.OpenStatements], [DB.BusySQL], [Stmt.Reset], [Stmt.ResetCode] and
+// [StatementEnd] take that mutex, so when
 // another goroutine is inside a step they wait for it to end. The mutex is
 // recursive: inside a Go function that SQLite called (a registered function, a
-// hook) they do not wait. [DB.Interrupt], [Stmt.Columns] and [Stmt.ReadOnly]
-// take no mutex.
+// hook) they do not wait. What is called Try… does not wait, either: it does
+// nothing while another goroutine is inside. [DB.Interrupt], [Stmt.Columns] and
+// [Stmt.ReadOnly] take no mutex.
 //
 // A connection opened with the driver's _mutex=no has no mutex. Then only
 // Interrupt may run beside other work on the connection.
@@ -203,17 +204,17 @@ func (d DB) BusySQL() (string, bool) {
 	return busySQL(d.p)
 }
 
-// Memory returns the bytes that SQLite holds for the connection: page caches,
+// TryMemory returns the bytes that SQLite holds for the connection: page caches,
 // schema and prepared statements. With shared, its share of caches that it has in
-// common with others. ok is false when this is not known. It waits for a running
-// statement.
+// common with others. ok is false when this is not known, and when somebody else is
+// inside the connection at this moment.
 //
 // https://www.sqlite.org/c3ref/c_dbstatus_options.html
-func (d DB) Memory(shared bool) (bytes int64, ok bool) {
+func (d DB) TryMemory(shared bool) (bytes int64, ok bool) {
 	if d.p == nil {
 		return 0, false
 	}
-	return memory(d.p, shared)
+	return tryMemory(d.p, shared)
 }
 
 // MemoryUsed returns the bytes that SQLite has allocated in this process, for all
@@ -222,16 +223,13 @@ func (d DB) Memory(shared bool) (bytes int64, ok bool) {
 // https://www.sqlite.org/c3ref/memory_highwater.html
 func MemoryUsed() (bytes int64, ok bool) { return memoryUsed() }
 
-// ReleaseMemory frees the pages of the connection's caches that are neither in
-// use by a statement nor changed. The next query reads them from the file again.
-// It waits for a running statement.
+// TryReleaseMemory frees the pages of the connection's caches that are neither in
+// use by a statement nor changed. The next query reads them from the file again. It
+// returns false, and has freed nothing, if somebody else is inside the connection at
+// this moment, and when it cannot be done.
 //
 // https://www.sqlite.org/c3ref/db_release_memory.html
-func (d DB) ReleaseMemory() {
-	if d.p != nil {
-		releaseMemory(d.p)
-	}
-}
+func (d DB) TryReleaseMemory() bool { return d.p != nil && tryReleaseMemory(d.p) }
 
 // TrimHeap gives the C heap's free memory back to the system, where the C library
 // is glibc and keeps it otherwise; elsewhere it does nothing. It takes some 30 ms

@@ -33,6 +33,7 @@ extern WEAK long long sqlite3_memory_used(void);          // c3ref/memory_highwa
 extern WEAK int sqlite3_db_release_memory(sqlite3*);      // c3ref/db_release_memory.html
 extern WEAK sqlite3_mutex *sqlite3_db_mutex(sqlite3*);    // c3ref/db_mutex.html
 extern WEAK void sqlite3_mutex_enter(sqlite3_mutex*);     // c3ref/mutex_alloc.html
+extern WEAK int sqlite3_mutex_try(sqlite3_mutex*);        // c3ref/mutex_alloc.html
 extern WEAK void sqlite3_mutex_leave(sqlite3_mutex*);     // c3ref/mutex_alloc.html
 extern WEAK int sqlite3_column_count(sqlite3_stmt*);      // c3ref/column_count.html
 extern WEAK int sqlite3_reset(sqlite3_stmt*);             // c3ref/reset.html
@@ -52,7 +53,7 @@ static const char *capi_missing(int i) {
 		FN(sqlite3_interrupt), FN(sqlite3_get_autocommit), FN(sqlite3_db_filename), FN(sqlite3_txn_state),
 		FN(sqlite3_next_stmt), FN(sqlite3_stmt_busy), FN(sqlite3_sql),
 		FN(sqlite3_db_status), FN(sqlite3_memory_used), FN(sqlite3_db_release_memory), FN(sqlite3_db_mutex),
-		FN(sqlite3_mutex_enter), FN(sqlite3_mutex_leave), FN(sqlite3_column_count),
+		FN(sqlite3_mutex_enter), FN(sqlite3_mutex_try), FN(sqlite3_mutex_leave), FN(sqlite3_column_count),
 		FN(sqlite3_reset), FN(sqlite3_step), FN(sqlite3_db_handle), FN(sqlite3_extended_errcode),
 		FN(sqlite3_stmt_readonly), FN(sqlite3_prepare_v2),
 		FN(sqlite3_bind_parameter_count), FN(sqlite3_finalize),
@@ -74,6 +75,14 @@ static sqlite3_mutex *capi_lock(sqlite3 *db) {
 
 static void capi_unlock(sqlite3_mutex *m) {
 	if (m) sqlite3_mutex_leave(m);
+}
+
+// capi_try_lock is capi_lock if nobody else is inside; it returns 0 if somebody is,
+// and where that cannot be told.
+static int capi_try_lock(sqlite3 *db, sqlite3_mutex **m) {
+	if (!sqlite3_db_mutex || !sqlite3_mutex_try || !sqlite3_mutex_leave) return 0;
+	*m = sqlite3_db_mutex(db);
+	return !*m || sqlite3_mutex_try(*m) == 0;
 }
 
 static void capi_interrupt(sqlite3 *db) {
@@ -134,17 +143,19 @@ static capi_text capi_busy_sql(sqlite3 *db) {
 	return t;
 }
 
-// capi_memory adds up SQLITE_DBSTATUS_CACHE_USED or _CACHE_USED_SHARED, _SCHEMA_USED
-// and _STMT_USED.
-static long long capi_memory(sqlite3 *db, int shared) {
+// capi_try_memory adds up SQLITE_DBSTATUS_CACHE_USED or _CACHE_USED_SHARED,
+// _SCHEMA_USED and _STMT_USED.
+static long long capi_try_memory(sqlite3 *db, int shared) {
 	const int what[] = {shared ? 11 : 1, 2, 3};
 	long long sum = 0;
-	if (!sqlite3_db_status) return -1;
-	for (int i = 0; i < 3; i++) {
+	sqlite3_mutex *m;
+	if (!sqlite3_db_status || !capi_try_lock(db, &m)) return -1;
+	for (int i = 0; i < 3 && sum >= 0; i++) {
 		int now = 0, high = 0;
-		if (sqlite3_db_status(db, what[i], &now, &high, 0)) return -1;
-		sum += now;
+		if (sqlite3_db_status(db, what[i], &now, &high, 0)) sum = -1;
+		else sum += now;
 	}
+	capi_unlock(m);
 	return sum;
 }
 
@@ -152,8 +163,12 @@ static long long capi_memory_used(void) {
 	return sqlite3_memory_used ? sqlite3_memory_used() : -1;
 }
 
-static void capi_release_memory(sqlite3 *db) {
-	if (sqlite3_db_release_memory) sqlite3_db_release_memory(db);
+static int capi_try_release_memory(sqlite3 *db) {
+	sqlite3_mutex *m;
+	if (!sqlite3_db_release_memory || !capi_try_lock(db, &m)) return 0;
+	sqlite3_db_release_memory(db);
+	capi_unlock(m);
+	return 1;
 }
 
 // capi_trim has glibc give back what is free: without it nearly all that SQLite
@@ -215,10 +230,10 @@ static capi_end capi_statement_end(sqlite3 *db, const char *sql, int n) {
 #cgo nocallback capi_open_statements
 #cgo noescape capi_busy_sql
 #cgo nocallback capi_busy_sql
-#cgo noescape capi_memory
-#cgo nocallback capi_memory
-#cgo noescape capi_release_memory
-#cgo nocallback capi_release_memory
+#cgo noescape capi_try_memory
+#cgo nocallback capi_try_memory
+#cgo noescape capi_try_release_memory
+#cgo nocallback capi_try_release_memory
 #cgo noescape capi_trim
 #cgo nocallback capi_trim
 #cgo noescape capi_columns
@@ -275,12 +290,12 @@ func busySQL(db unsafe.Pointer) (string, bool) {
 	return C.GoString(t.sql), true
 }
 
-func memory(db unsafe.Pointer, shared bool) (int64, bool) {
+func tryMemory(db unsafe.Pointer, shared bool) (int64, bool) {
 	var flag C.int
 	if shared {
 		flag = 1
 	}
-	n := int64(C.capi_memory((*C.sqlite3)(db), flag))
+	n := int64(C.capi_try_memory((*C.sqlite3)(db), flag))
 	return max(n, 0), n >= 0
 }
 
@@ -289,7 +304,9 @@ func memoryUsed() (int64, bool) {
 	return max(n, 0), n >= 0
 }
 
-func releaseMemory(db unsafe.Pointer) { C.capi_release_memory((*C.sqlite3)(db)) }
+func tryReleaseMemory(db unsafe.Pointer) bool {
+	return C.capi_try_release_memory((*C.sqlite3)(db)) != 0
+}
 
 func trim() { C.capi_trim() }
 

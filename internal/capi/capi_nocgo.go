@@ -18,9 +18,9 @@ func autocommit(unsafe.Pointer) (on, ok bool)                 { return false, fa
 func txnState(unsafe.Pointer) (TxnState, bool)                { return TxnNone, false }
 func openStatements(unsafe.Pointer) (open, busy int, ok bool) { return 0, 0, false }
 func busySQL(unsafe.Pointer) (string, bool)                   { return "", false }
-func memory(unsafe.Pointer, bool) (int64, bool)               { return 0, false }
+func tryMemory(unsafe.Pointer, bool) (int64, bool)            { return 0, false }
 func memoryUsed() (int64, bool)                               { return 0, false }
-func releaseMemory(unsafe.Pointer)                            {}
+func tryReleaseMemory(unsafe.Pointer) bool                    { return false }
 func filename(unsafe.Pointer) (string, bool)                  { return "", false }
 func trim()                                                   {}
 func columns(unsafe.Pointer) int                              { return 0 }

@@ -155,7 +155,7 @@ func TestZeroValues(t *testing.T) {
 	var d capi.DB
 	var s capi.Stmt
 	d.Interrupt()
-	d.ReleaseMemory()
+	d.TryReleaseMemory()
 	s.Reset()
 	if d.LastError() != 0 || s.ResetCode() != 0 || s.Columns() != 0 {
 		t.Error("zero Stmt: ResetCode or Columns is not 0")
@@ -165,7 +165,7 @@ func TestZeroValues(t *testing.T) {
 	_, oks["TxnState"] = d.TxnState()
 	_, _, oks["OpenStatements"] = d.OpenStatements()
 	_, oks["BusySQL"] = d.BusySQL()
-	_, oks["Memory"] = d.Memory(false)
+	_, oks["TryMemory"] = d.TryMemory(false)
 	_, oks["ReadOnly"] = s.ReadOnly()
 	_, oks["Databases"] = d.Databases()
 	_, oks["TryTxnState"] = d.TryTxnState("")
@@ -344,12 +344,12 @@ func TestReleaseMemory(t *testing.T) {
 	c := open(t, tempFile(t))
 	fill(t, c)
 	d := capi.Of(c)
-	full, ok := d.Memory(false)
+	full, ok := d.TryMemory(false)
 	if !ok || full < 500<<10 {
 		t.Fatalf("Memory() = %d, %v, want the table's 500 KiB at least", full, ok)
 	}
-	d.ReleaseMemory()
-	if left, ok := d.Memory(false); !ok || left > full/10 {
+	d.TryReleaseMemory()
+	if left, ok := d.TryMemory(false); !ok || left > full/10 {
 		t.Errorf("Memory() = %d, %v after ReleaseMemory, %d before", left, ok, full)
 	}
 }
@@ -550,17 +550,17 @@ func TestAllocs(t *testing.T) {
 	d := capi.Of(c)
 	s := capi.OfStmt(prepare(t, c, "SELECT 1"))
 	for name, f := range map[string]func(){
-		"Interrupt":      func() { d.Interrupt() },
-		"Autocommit":     func() { d.Autocommit() },
-		"TxnState":       func() { d.TxnState() },
-		"OpenStatements": func() { d.OpenStatements() },
-		"BusySQL":        func() { d.BusySQL() },
-		"Memory":         func() { d.Memory(false) },
-		"ReleaseMemory":  func() { d.ReleaseMemory() },
-		"Columns":        func() { s.Columns() },
-		"ReadOnly":       func() { s.ReadOnly() },
-		"Reset":          func() { s.Reset() },
-		"StatementEnd":   func() { capi.StatementEnd(d, "SELECT 1") },
+		"Interrupt":        func() { d.Interrupt() },
+		"Autocommit":       func() { d.Autocommit() },
+		"TxnState":         func() { d.TxnState() },
+		"OpenStatements":   func() { d.OpenStatements() },
+		"BusySQL":          func() { d.BusySQL() },
+		"TryMemory":        func() { d.TryMemory(false) },
+		"TryReleaseMemory": func() { d.TryReleaseMemory() },
+		"Columns":          func() { s.Columns() },
+		"ReadOnly":         func() { s.ReadOnly() },
+		"Reset":            func() { s.Reset() },
+		"StatementEnd":     func() { capi.StatementEnd(d, "SELECT 1") },
 	} {
 		if n := testing.AllocsPerRun(10, f); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)

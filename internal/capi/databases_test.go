@@ -78,12 +78,20 @@ func TestTryDoesNotWait(t *testing.T) {
 	if n, ok := d.TryCacheSize(); ok {
 		t.Errorf("cache size %d", n)
 	}
+	if n, ok := d.TryMemory(false); ok {
+		t.Errorf("%d bytes", n)
+	}
+	if d.TryReleaseMemory() {
+		t.Error("memory is released")
+	}
 	close(release)
 	<-done
 	_, state := d.TryTxnState("")
 	_, size := d.TryCacheSize()
-	if !state || !size {
-		t.Errorf("behind it, a state: %v, a cache size: %v", state, size)
+	_, bytes := d.TryMemory(false)
+	released := d.TryReleaseMemory()
+	if !state || !size || !bytes || !released {
+		t.Errorf("behind it, a state: %v, a cache size: %v, memory: %v, released: %v", state, size, bytes, released)
 	}
 }
 
