@@ -73,7 +73,8 @@ type Policy struct {
 	LeakAfter time.Duration
 	// TxTimeout is the age at which a transaction is a suspect. One that works
 	// on is reported again each TxTimeout; it is rolled back as soon as it
-	// rests: no operation for a tenth of TxTimeout. Default 10m.
+	// rests: no operation for a tenth of TxTimeout, counted from the look that
+	// found the last one. Default 10m.
 	TxTimeout time.Duration
 	// TxLimit is the one absolute age: an older transaction is interrupted if
 	// it is running, and rolled back. Default 0: off.
