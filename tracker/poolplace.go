@@ -26,6 +26,9 @@ type poolPlace struct {
 	most                   *Pool // unused, and opened first
 }
 
+// manyPlaces is how many lines without a pool are remembered.
+const manyPlaces = 64
+
 // poolUse is what the reaper knows of a pool's use, on its own clock. Guarded by
 // Tracker.mu.
 type poolUse struct {
@@ -58,16 +61,30 @@ func (t *Tracker) closedAtPlaceLocked(p *Pool) {
 		return
 	}
 	p.at = nil
-	if at.open--; at.open == 0 {
-		delete(t.places, at.key)
-	}
 	// The reaper may be at rest by now, and not come back.
-	if at.told.leak != nil && int64(at.open) < at.limit {
+	if at.open--; at.told.leak != nil && int64(at.open) < at.limit {
 		t.forgiveLocked(at)
 	}
-	if len(t.places) == 0 {
+	if at.open > 0 {
+		return
+	}
+	at.crowded = false
+	if t.crowded && !t.anyCrowdLocked() {
 		t.watchPlacesLocked(false)
 	}
+	if len(t.places) > manyPlaces {
+		delete(t.places, at.key)
+	}
+}
+
+// anyCrowdLocked reports whether a look at the places is worth it.
+func (t *Tracker) anyCrowdLocked() bool {
+	for _, at := range t.places {
+		if at.crowded {
+			return true
+		}
+	}
+	return false
 }
 
 // crowdLocked sees to it that the reaper looks at the pool's place if it has got
@@ -100,14 +117,12 @@ func (t *Tracker) countPlaces(now time.Duration) (wait time.Duration) {
 	wait = time.Minute
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	crowded := false
-	for _, at := range t.places {
-		at.unused, at.waiting, at.most = 0, 0, nil
-		crowded = crowded || at.crowded
-	}
-	if !crowded {
+	if !t.anyCrowdLocked() {
 		t.watchPlacesLocked(false)
 		return wait
+	}
+	for _, at := range t.places {
+		at.unused, at.waiting, at.most = 0, 0, nil
 	}
 	t.usesLocked(now)
 	for _, p := range t.pools {

@@ -295,8 +295,10 @@ func TestPoolsOfOnePlaceComeAndGo(t *testing.T) {
 	wg.Wait()
 	tr.Close()
 	tr.mu.Lock()
-	if len(tr.places) != 0 || tr.crowded {
-		t.Errorf("places are left: %v, crowded %v", tr.places, tr.crowded)
+	for _, at := range tr.places {
+		if at.open != 0 || at.crowded || at.told.leak != nil || tr.crowded {
+			t.Errorf("left: %+v, crowded %v", at, tr.crowded)
+		}
 	}
 	tr.mu.Unlock()
 	want := EventSuspect

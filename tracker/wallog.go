@@ -3,10 +3,11 @@ package tracker
 // walLog is the write-ahead log of one database file. Guarded by Tracker.mu.
 type walLog struct {
 	file  File
-	path  string // of the log itself
+	path  string // of the log itself, "" until it is measured
 	size  int64  // when it was measured last
 	conns []*Conn
-	place int // in walLogs.list
+	one   [1]*Conn // conns, as long as it has room
+	place int      // in walLogs.list
 
 	// What can have changed it since: a connection of the file moved (moved), or one
 	// holds something open, beside which anybody can write (pins, how many), or the
@@ -35,11 +36,11 @@ const restingFiles = 50
 
 // find returns the log of a file, nil if nobody has it open.
 func (l *walLogs) find(file File) *walLog {
-	byPath := l.of[walKey{path: file.Path}]
+	byPath := l.of[file.byPath()]
 	if file.Inode == 0 {
 		return byPath
 	}
-	if w := l.of[walKey{device: file.Device, inode: file.Inode}]; w != nil {
+	if w := l.of[file.byNumber()]; w != nil {
 		return w
 	}
 	if byPath != nil && byPath.file.Inode == 0 {
@@ -55,15 +56,17 @@ func (l *walLogs) join(c *Conn) {
 	}
 	w := l.find(c.file)
 	if w == nil {
-		w = &walLog{file: c.file, path: c.file.Path + "-wal", place: len(l.list)}
+		w = &walLog{file: c.file, place: len(l.list)}
+		w.conns = w.one[:0]
 		l.list = append(l.list, w)
 		if l.of == nil {
 			l.of = make(map[walKey]*walLog)
 		}
-		for _, key := range w.keys() {
-			if l.of[key] == nil {
-				l.of[key] = w
-			}
+		if key := w.file.byPath(); l.of[key] == nil {
+			l.of[key] = w
+		}
+		if w.file.Inode != 0 {
+			l.of[w.file.byNumber()] = w
 		}
 	}
 	c.wal, c.walSlot = w, len(w.conns)
@@ -78,13 +81,8 @@ func (l *walLogs) join(c *Conn) {
 	}
 }
 
-func (w *walLog) keys() []walKey {
-	keys := []walKey{{path: w.file.Path}}
-	if w.file.Inode != 0 {
-		keys = append(keys, walKey{device: w.file.Device, inode: w.file.Inode})
-	}
-	return keys
-}
+func (f File) byPath() walKey   { return walKey{path: f.Path} }
+func (f File) byNumber() walKey { return walKey{device: f.Device, inode: f.Inode} }
 
 // leave takes a connection out, and the log with the last of them.
 func (l *walLogs) leave(c *Conn) {
@@ -113,7 +111,7 @@ func (l *walLogs) leave(c *Conn) {
 	l.list[w.place].place = w.place
 	l.list[last] = nil
 	l.list = l.list[:last]
-	for _, key := range w.keys() {
+	for _, key := range [...]walKey{w.file.byPath(), w.file.byNumber()} {
 		if l.of[key] == w {
 			delete(l.of, key)
 		}
@@ -132,6 +130,9 @@ func (l *walLogs) due(out []walFile) []walFile {
 			continue
 		}
 		w.moved = false // what moves from here on is seen at the next check
+		if w.path == "" {
+			w.path = w.file.Path + "-wal"
+		}
 		out = append(out, walFile{log: w, limit: w.limit()})
 	}
 	if n > 0 {

@@ -29,16 +29,16 @@ func stmtReadOnly(unsafe.Pointer) (readOnly, ok bool)         { return false, fa
 func statementEnd(unsafe.Pointer, string) (int, int, bool)    { return 0, 0, false }
 func missing() []string                                       { return []string{"cgo"} }
 
-func newQueue() unsafe.Pointer                                { return nil }
-func queueNext(unsafe.Pointer)                                {}
-func queueFree(unsafe.Pointer)                                {}
-func newWait(db, queue unsafe.Pointer, ms int) unsafe.Pointer { return nil }
-func waitBusy(_, _ unsafe.Pointer, _ int)                     {}
-func waitDefault(_, _ unsafe.Pointer)                         {}
-func waitProgress(_, _ unsafe.Pointer, _ bool)                {}
-func waitRetire(_, _ unsafe.Pointer)                          {}
-func waitUp(unsafe.Pointer)                                   {}
-func waitFree(unsafe.Pointer)                                 {}
+var waiting = new([2]int32)
+
+func newWait(unsafe.Pointer, FileID, int) unsafe.Pointer { return nil }
+func waitNext(unsafe.Pointer)                            {}
+func waitBusy(_, _ unsafe.Pointer, _ int)                {}
+func waitDefault(_, _ unsafe.Pointer)                    {}
+func waitProgress(_, _ unsafe.Pointer, _ bool)           {}
+func waitRetire(_, _ unsafe.Pointer)                     {}
+func waitUp(unsafe.Pointer)                              {}
+func waitFree(unsafe.Pointer)                            {}
 
 func history(unsafe.Pointer) (History, bool)          { return History{}, false }
 func readOnlyMain(unsafe.Pointer) (readOnly, ok bool) { return false, false }

@@ -1,14 +1,9 @@
 package capi
 
-// Queues returns how many queues there are, how many connections they have, and
-// how many of those sleep.
-func Queues() (files, users, asleep int) {
-	queues.mu.Lock()
-	defer queues.mu.Unlock()
-	for _, q := range queues.of {
-		files++
-		users += q.users
-		asleep += int(q.asleep())
-	}
-	return files, users, asleep
+import "sync/atomic"
+
+// Waiting returns how many connections sleep for locks, and how many files have a
+// queue of connections that do or did.
+func Waiting() (asleep, queues int) {
+	return int(atomic.LoadInt32(&waiting[0])), int(atomic.LoadInt32(&waiting[1]))
 }

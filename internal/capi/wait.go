@@ -11,31 +11,21 @@ import (
 // sqlite3_interrupt does not reach it: while it waits for a lock, and beside
 // other statements that must go on. The zero Wait does nothing, and nothing is done
 // for the zero DB: a connection that was closed.
-type Wait struct {
-	p unsafe.Pointer // a capi_wait
-	q *queue         // nil on Windows
-}
+type Wait struct{ p unsafe.Pointer } // a capi_wait
+
+// FileID says which file a connection waits for, by what the system numbers files
+// with. The zero FileID is one that is not known.
+type FileID struct{ Device, Inode uint64 }
 
 // NewWait returns a flag for the connection, the zero Wait if SQLite or cgo is
-// not there. Before the connection is closed comes Retire, and Free after. With a timeout it does what
-// Busy does. file is its database's: connections of one file wait in turn.
+// not there. Before the connection is closed comes Retire, and Free after. With a
+// timeout it does what Busy does. file is its database's: connections of one file
+// wait in turn.
 func NewWait(d DB, file FileID, timeout time.Duration) Wait {
 	if d.p == nil {
 		return Wait{}
 	}
-	q := joinQueue(file)
-	var place unsafe.Pointer
-	if q != nil {
-		place = q.p
-	}
-	p := newWait(d.p, place, int(max(timeout, 0).Milliseconds()))
-	if p == nil {
-		if q != nil {
-			q.leave()
-		}
-		return Wait{}
-	}
-	return Wait{p, q}
+	return Wait{newWait(d.p, file, int(max(timeout, 0).Milliseconds()))}
 }
 
 // OK reports whether there is a flag.
@@ -62,10 +52,10 @@ func (w Wait) Stop(on bool) {
 
 // Released says that the connection may have given back a lock of its file: of
 // the connections that sleep for one, the one that has waited longest tries at
-// once. If there are none it costs two loads.
+// once. If nobody sleeps for any file it costs one load.
 func (w Wait) Released() {
-	if w.q != nil && w.q.asleep() != 0 {
-		queueNext(w.q.p)
+	if atomic.LoadInt32(&waiting[0]) != 0 && w.p != nil {
+		waitNext(w.p)
 	}
 }
 
@@ -121,8 +111,5 @@ func (w Wait) Retire(d DB) {
 func (w Wait) Free() {
 	if w.p != nil {
 		waitFree(w.p)
-	}
-	if w.q != nil {
-		w.q.leave()
 	}
 }

@@ -32,22 +32,22 @@ static void capi_wait_busy(void *p, sqlite3 *db, int ms) {
 	sqlite3_busy_handler(db, capi_busy, w);
 }
 
-static void *capi_wait_new(sqlite3 *db, void *queue, int ms) {
+static void *capi_wait_new(sqlite3 *db, uint64_t device, uint64_t inode, int ms) {
 	if (!sqlite3_busy_handler || !sqlite3_busy_timeout || !sqlite3_progress_handler) return NULL;
 	capi_wait *w = calloc(1, sizeof *w);
 	if (!w) return NULL;
-	if (!capi_wait_init(w, queue)) {
-		free(w);
-		return NULL;
-	}
+	w->device = device;
+	w->inode = inode;
 	if (ms) capi_wait_busy(w, db, ms);
 	return w;
 }
 
 static void capi_wait_free(void *p) {
-	capi_wait_end(p);
+	capi_leave_queue(p);
 	free(p);
 }
+
+static void *capi_wait_counts(void) { return &capi_waiting; }
 
 static void capi_wait_default(void *p, sqlite3 *db) {
 	capi_wait *w = p;
@@ -86,11 +86,8 @@ static const char *capi_wait_missing(int i) {
 #cgo nocallback capi_wait_up
 #cgo noescape capi_wait_free
 #cgo nocallback capi_wait_free
-#cgo noescape capi_queue_next
-#cgo nocallback capi_queue_next
-#cgo noescape capi_queue_free
-#cgo nocallback capi_queue_free
-#cgo nocallback capi_queue_new
+#cgo noescape capi_wait_next
+#cgo nocallback capi_wait_next
 #cgo noescape capi_wait_retire
 #cgo nocallback capi_wait_retire
 #cgo noescape capi_wait_missing
@@ -100,15 +97,14 @@ import "C"
 
 import "unsafe"
 
-func newQueue() unsafe.Pointer { return C.capi_queue_new() }
+// waiting are the counts of capi_waiting.
+var waiting = (*[2]int32)(C.capi_wait_counts())
 
-func queueNext(q unsafe.Pointer) { C.capi_queue_next(q) }
-
-func queueFree(q unsafe.Pointer) { C.capi_queue_free(q) }
-
-func newWait(db, queue unsafe.Pointer, ms int) unsafe.Pointer {
-	return C.capi_wait_new((*C.sqlite3)(db), queue, C.int(ms))
+func newWait(db unsafe.Pointer, file FileID, ms int) unsafe.Pointer {
+	return C.capi_wait_new((*C.sqlite3)(db), C.uint64_t(file.Device), C.uint64_t(file.Inode), C.int(ms))
 }
+
+func waitNext(w unsafe.Pointer) { C.capi_wait_next(w) }
 
 func waitUp(w unsafe.Pointer) { C.capi_wait_up(w) }
 

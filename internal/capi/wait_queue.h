@@ -7,89 +7,106 @@
 // of them at least as often as SQLite's own handler would at that age of its wait
 // (capi_most): whatever the others do, it is not worse off. Who gives the write
 // lock back in this process wakes the one that has waited longest
-// (capi_queue_next). Connections have nothing else to do with each other: if they
+// (capi_wait_next). Connections have nothing else to do with each other: if they
 // wait for different locks, or it is another process that gives one back, that
 // only means one look too many, or a turn's time.
 //
+// A file has a queue from the first time that one of its connections sleeps until
+// the last of those that did is closed: opening a connection costs nothing.
+//
 // Threads. capi_busy is called by SQLite on the thread of the operation that
 // waits, with the connection's mutex taken (and that of a shared cache). It takes
-// capi_queue.mu inside that; nobody who holds capi_queue.mu calls SQLite or takes
-// another lock, so the order is always the same and mu is free within
+// capi_queue.mu inside that, and the first time capi_queues.mu; nobody who holds
+// one of them calls SQLite or takes another lock, so both are free within
 // microseconds. A connection is in the queue only while it sleeps: neither SQLite
 // nor we are told when its next try succeeds, so one that tries is out and has
 // left nothing behind. A capi_wait is freed when its connection is closed, hence
-// never while it sleeps, and its queue with the last connection of the file.
+// never while it sleeps. Its queue is set once, under capi_queues.mu.
 
 #include <stdint.h>
 #include <stdlib.h>
-
-typedef struct sqlite3 sqlite3;
-
 #ifdef _WIN32
-
 #include <windows.h>
-
-typedef struct { int32_t asleep; } capi_queue; // there is none
-
-typedef struct {
-	int32_t stop, asleep, timeout; // see below
-	int64_t start;
-	int busy; // capi_busy is installed
-} capi_wait;
-
-static void *capi_queue_new(void) { return NULL; }
-static void capi_queue_free(void *p) { (void)p; }
-static void capi_queue_next(void *p) { (void)p; }
-static void capi_wait_up(void *p) { (void)p; }
-static int capi_wait_init(capi_wait *w, capi_queue *q) { (void)w; (void)q; return 1; }
-static void capi_wait_end(capi_wait *w) { (void)w; }
-
-static int64_t capi_now(void) { return (int64_t)GetTickCount64() * 1000000; }
-
-// capi_sleep looks again after a sixteenth of what was waited, each by itself.
-static int capi_sleep(capi_wait *w, int first, int64_t now, int64_t waited, int64_t left) {
-	(void)w; (void)first; (void)now;
-	int64_t ns = waited / 16;
-	if (ns < 100000) ns = 100000;
-	if (ns > 2000000) ns = 2000000;
-	if (ns > left) ns = left;
-	Sleep((DWORD)((ns + 999999) / 1000000));
-	return 1;
-}
-
 #else
-
 #include <pthread.h>
 #include <time.h>
+#endif
 
+typedef struct sqlite3 sqlite3;
 typedef struct capi_wait capi_wait;
 
-// capi_queue is who waits for locks of one file. Go reads asleep without mu.
-typedef struct {
-	int32_t asleep;              // how many
-	pthread_mutex_t mu;          // guards the rest, and what is marked so below
+// capi_waiting is how many connections sleep in queues, and how many queues there
+// are. Go reads it without a lock.
+static struct { int32_t asleep, queues; } capi_waiting;
+
+#ifndef _WIN32
+// capi_queue is who waits for locks of one file.
+typedef struct capi_queue {
+	pthread_mutex_t mu;          // guards what comes next, and what is marked so below
 	int64_t turn;                // when the last of them looks again
 	int64_t calm;                // until then nobody is woken, see capi_sleep
+	int32_t asleep;              // how many
 	capi_wait *oldest, *youngest;
+
+	uint64_t device, inode;      // of its file, 0 if it is not known
+	int32_t users;               // connections; guarded by capi_queues.mu, as is next
+	struct capi_queue *next;     // of its bucket
 } capi_queue;
+#endif
 
 struct capi_wait {
 	int32_t stop;    // written from Go, any thread
 	int32_t asleep;  // who sets stop and then finds this calls capi_wait_up
 	int32_t timeout; // ms
-	int32_t woken;   // by capi_queue_next; guarded by mu
 	int64_t start;   // ns, of the wait that is going on; in the queue guarded by mu
-	int busy; // capi_busy is installed
-	capi_queue *queue;
+	int busy;        // capi_busy is installed
+	uint64_t device, inode; // of its file, 0 if it is not known
+#ifndef _WIN32
+	capi_queue *queue; // NULL until it sleeps for the first time
 	pthread_cond_t wake;
-	capi_wait *older, *younger; // guarded by mu
+	int32_t woken;     // by capi_wait_next; guarded by mu, as are the next two
+	capi_wait *older, *younger;
+#endif
 };
 
 static int64_t capi_now(void) {
+#ifdef _WIN32
+	return (int64_t)GetTickCount64() * 1000000;
+#else
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+#endif
 }
+
+// capi_doze is for one that has no queue: it looks again after a sixteenth of what
+// was waited, 2 ms at the most.
+static int capi_doze(int64_t waited, int64_t left) {
+	int64_t ns = waited / 16;
+	if (ns < 100000) ns = 100000;
+	if (ns > 2000000) ns = 2000000;
+	if (ns > left) ns = left;
+#ifdef _WIN32
+	Sleep((DWORD)((ns + 999999) / 1000000));
+#else
+	struct timespec t = { ns / 1000000000, ns % 1000000000 };
+	nanosleep(&t, NULL);
+#endif
+	return 1;
+}
+
+#ifdef _WIN32
+
+static void capi_wait_up(void *p) { (void)p; }
+static void capi_wait_next(void *p) { (void)p; }
+static void capi_leave_queue(capi_wait *w) { (void)w; }
+
+static int capi_sleep(capi_wait *w, int first, int64_t now, int64_t waited, int64_t left) {
+	(void)w; (void)first; (void)now;
+	return capi_doze(waited, left);
+}
+
+#else
 
 // capi_until waits for the condition until that time of capi_now, and returns 0
 // if it was not that late.
@@ -119,42 +136,91 @@ static int capi_cond_init(pthread_cond_t *c) {
 #endif
 }
 
-static void *capi_queue_new(void) {
-	capi_queue *q = calloc(1, sizeof *q);
-	if (q && pthread_mutex_init(&q->mu, NULL)) {
+// capi_queues are those of all files.
+static struct {
+	pthread_mutex_t mu;
+	capi_queue *buckets[64];
+} capi_queues = { .mu = PTHREAD_MUTEX_INITIALIZER };
+
+// capi_find_queue finds or makes the connection's queue, and returns NULL if there
+// is no memory. A file that is not known has one for each connection. The caller
+// holds capi_queues.mu.
+static capi_queue *capi_find_queue(capi_wait *w) {
+	int known = w->device || w->inode;
+	capi_queue **bucket = &capi_queues.buckets[(w->inode ^ w->device) % 64], *q;
+	for (q = *bucket; q; q = q->next) {
+		if (known && q->inode == w->inode && q->device == w->device) return q;
+	}
+	if (!(q = calloc(1, sizeof *q))) return NULL;
+	if (pthread_mutex_init(&q->mu, NULL)) {
 		free(q);
 		return NULL;
 	}
+	q->device = w->device;
+	q->inode = w->inode;
+	q->next = *bucket;
+	*bucket = q;
+	__atomic_add_fetch(&capi_waiting.queues, 1, __ATOMIC_RELAXED);
 	return q;
 }
 
-static void capi_queue_free(void *p) {
-	pthread_mutex_destroy(&((capi_queue *)p)->mu);
-	free(p);
+// capi_join_queue returns the connection's queue, NULL if there is no memory. A
+// program that has seen the connection's handle may be asleep in SQLite while
+// another goroutine of it comes from the guard, so both may come here at once.
+static capi_queue *capi_join_queue(capi_wait *w) {
+	capi_queue *q = __atomic_load_n(&w->queue, __ATOMIC_ACQUIRE);
+	if (q) return q;
+	pthread_mutex_lock(&capi_queues.mu);
+	if (!(q = w->queue) && !capi_cond_init(&w->wake)) {
+		if ((q = capi_find_queue(w))) {
+			q->users++;
+			__atomic_store_n(&w->queue, q, __ATOMIC_RELEASE);
+		} else {
+			pthread_cond_destroy(&w->wake);
+		}
+	}
+	pthread_mutex_unlock(&capi_queues.mu);
+	return q;
 }
 
-static int capi_wait_init(capi_wait *w, capi_queue *q) {
-	w->queue = q;
-	return q && !capi_cond_init(&w->wake);
+// capi_leave_queue frees the queue with its last connection.
+static void capi_leave_queue(capi_wait *w) {
+	capi_queue *q = w->queue;
+	if (!q) return;
+	pthread_cond_destroy(&w->wake);
+	pthread_mutex_lock(&capi_queues.mu);
+	if (--q->users) {
+		q = NULL;
+	} else {
+		capi_queue **at = &capi_queues.buckets[(q->inode ^ q->device) % 64];
+		while (*at != q) at = &(*at)->next;
+		*at = q->next;
+		__atomic_sub_fetch(&capi_waiting.queues, 1, __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&capi_queues.mu);
+	if (!q) return;
+	pthread_mutex_destroy(&q->mu);
+	free(q);
 }
-
-static void capi_wait_end(capi_wait *w) { pthread_cond_destroy(&w->wake); }
 
 // capi_wait_up wakes one that sleeps and has been told to stop. It signals with
 // the mutex taken: behind it, the wait may be over and freed.
 static void capi_wait_up(void *p) {
 	capi_wait *w = p;
+	if (!__atomic_load_n(&w->asleep, __ATOMIC_SEQ_CST)) return; // by now; else it has a queue
 	pthread_mutex_lock(&w->queue->mu);
 	pthread_cond_signal(&w->wake);
 	pthread_mutex_unlock(&w->queue->mu);
 }
 
-// capi_queue_next has the one that has waited longest try now.
-static void capi_queue_next(void *p) {
-	capi_queue *q = p;
+// capi_wait_next has the one of the same file that has waited longest try now.
+static void capi_wait_next(void *p) {
+	capi_wait *w = p;
+	if (!w->device && !w->inode) return; // nobody else is in its queue
+	capi_queue *q = capi_join_queue(w);
+	if (!q) return;
 	pthread_mutex_lock(&q->mu);
-	capi_wait *w = q->oldest;
-	while (w && w->woken) w = w->younger; // on its way
+	for (w = q->oldest; w && w->woken; w = w->younger) {} // those are on their way
 	if (w && capi_now() >= q->calm) {
 		w->woken = 1;
 		pthread_cond_signal(&w->wake);
@@ -184,8 +250,7 @@ static int64_t capi_most(int64_t waited) {
 	return 100000000;
 }
 
-// capi_enqueue keeps the queue in the order in which the waits began. Those that
-// come back from a try are few at a time, so it is short work from either end.
+// capi_enqueue keeps the queue in the order in which the waits began.
 static void capi_enqueue(capi_queue *q, capi_wait *w) {
 	capi_wait *before = q->youngest;
 	while (before && before->start > w->start) before = before->older;
@@ -193,19 +258,22 @@ static void capi_enqueue(capi_queue *q, capi_wait *w) {
 	w->younger = before ? before->younger : q->oldest;
 	*(w->older ? &w->older->younger : &q->oldest) = w;
 	*(w->younger ? &w->younger->older : &q->youngest) = w;
-	__atomic_store_n(&q->asleep, q->asleep + 1, __ATOMIC_RELEASE);
+	q->asleep++;
+	__atomic_add_fetch(&capi_waiting.asleep, 1, __ATOMIC_RELEASE);
 }
 
 static void capi_dequeue(capi_queue *q, capi_wait *w) {
 	*(w->older ? &w->older->younger : &q->oldest) = w->younger;
 	*(w->younger ? &w->younger->older : &q->youngest) = w->older;
-	__atomic_store_n(&q->asleep, q->asleep - 1, __ATOMIC_RELEASE);
+	q->asleep--;
+	__atomic_sub_fetch(&capi_waiting.asleep, 1, __ATOMIC_RELEASE);
 }
 
 // capi_sleep sleeps until it is this connection's turn, it is woken, or told to
 // stop, and returns 0 for the last.
 static int capi_sleep(capi_wait *w, int first, int64_t now, int64_t waited, int64_t left) {
-	capi_queue *q = w->queue;
+	capi_queue *q = capi_join_queue(w);
+	if (!q) return capi_doze(waited, left);
 	int64_t pace = capi_pace(waited), most = capi_most(waited);
 	pthread_mutex_lock(&q->mu);
 	// It was woken and comes back: somebody who had not waited was faster. Where

@@ -73,39 +73,52 @@ func lock(t *testing.T, path string) (unlock func()) {
 	return sync.OnceFunc(func() { c.Close() })
 }
 
-// A file has one queue as long as connections of it are open.
+// A file has one queue from the first wait until the last of its connections that
+// waited is closed.
 func TestQueues(t *testing.T) {
-	expect := func(files, users int) {
+	expect := func(want int) {
 		t.Helper()
-		if f, u, a := capi.Queues(); f != files || u != users || a != 0 {
-			t.Errorf("%d queues with %d connections of which %d sleep, want %d with %d", f, u, a, files, users)
+		if asleep, queues := capi.Waiting(); queues != want || asleep != 0 {
+			t.Errorf("%d queues in which %d sleep, want %d", queues, asleep, want)
 		}
 	}
-	join := func(file capi.FileID) capi.Wait {
-		w := capi.NewWait(capi.Of(open(t, tempFile(t))), file, time.Second)
-		if !w.OK() {
-			t.Fatal("no flag")
+	path := tableIn(t)
+	defer lock(t, path)()
+	join := func(file capi.FileID) *waiter {
+		w := &waiter{open(t, path), capi.Wait{}}
+		w.Wait = capi.NewWait(capi.Of(w.SQLiteConn), file, time.Millisecond)
+		if w.write(t) {
+			t.Error("the lock is held")
 		}
 		return w
 	}
-	expect(0, 0)
+	leave := func(w *waiter) {
+		w.Close()
+		w.Free()
+	}
+	idle := capi.NewWait(capi.Of(open(t, path)), capi.FileID{1, 7}, time.Second)
+	expect(0)
 	a, b := join(capi.FileID{1, 7}), join(capi.FileID{1, 7})
-	expect(1, 2)
+	expect(1)
 	c := join(capi.FileID{2, 7})
-	expect(2, 3)
+	expect(2)
+	same := join(capi.FileID{2 + 64, 7 + 64}) // as far as the table is concerned
+	expect(3)
 	unknown, too := join(capi.FileID{}), join(capi.FileID{})
-	expect(2, 3)
-	a.Free()
-	expect(2, 2)
-	unknown.Free()
-	too.Free()
-	c.Free()
-	expect(1, 1)
-	b.Released() // nobody sleeps
-	b.Free()
-	expect(0, 0)
-	join(capi.FileID{1, 7}).Free()
-	expect(0, 0)
+	expect(5)
+	leave(a)
+	leave(unknown)
+	leave(too)
+	expect(3)
+	leave(same)
+	leave(c)
+	expect(1)
+	idle.Released() // nobody sleeps
+	idle.Free()
+	leave(b)
+	expect(0)
+	leave(join(capi.FileID{1, 7}))
+	expect(0)
 }
 
 // Many connections wait for few files. Locks are given back in time, too late and
@@ -179,8 +192,8 @@ func TestWaits(t *testing.T) {
 	if !enough() {
 		t.Errorf("%d got the lock, %d were stopped, %d were too late: want %d each", got.Load(), stopped.Load(), late.Load(), want)
 	}
-	if _, _, asleep := capi.Queues(); asleep != 0 {
-		t.Errorf("%d sleep", asleep)
+	if asleep, queues := capi.Waiting(); asleep != 0 || queues == 0 || queues > files {
+		t.Errorf("%d sleep in %d queues", asleep, queues)
 	}
 }
 
@@ -188,7 +201,7 @@ func TestWaits(t *testing.T) {
 func sleeping(t *testing.T, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		_, _, asleep := capi.Queues()
+		asleep, _ := capi.Waiting()
 		if asleep == n {
 			return
 		}
