@@ -27,6 +27,7 @@ type carrying struct {
 	relief    *time.Timer // fires while orders are queued; nil until first needed
 	relieving bool        // the timer is armed
 	crowded   bool        // orders were void, as all carriers were stuck
+	missed    bool        // a connection was to be looked at while its orders were carried out
 	struck    []*Conn     // condemned since the last nudge
 }
 
@@ -120,7 +121,7 @@ func (r *reaper) relieve() {
 		void, r.queue = r.queue, nil
 		r.crowded = true
 		for _, b := range void {
-			b.conn.undoing, b.conn.missed = false, false
+			b.conn.undoing = false
 			b.conn.next = 0
 		}
 	default:
@@ -173,11 +174,12 @@ func (r *reaper) carryOut(b batch) {
 	defer func() {
 		r.t.mu.Lock()
 		defer r.t.mu.Unlock()
-		if r.crowded || c.missed {
-			r.crowded = false
+		c.undoing = false
+		// A look for each of thousands of orders would look at thousands each time.
+		if r.crowded || r.missed && len(r.queue) == 0 {
+			r.crowded, r.missed = false, false
 			r.wakeLocked()
 		}
-		c.undoing, c.missed = false, false
 	}()
 	for _, o := range b.orders {
 		out := c.control.Carry(o)

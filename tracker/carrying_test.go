@@ -245,6 +245,36 @@ func TestManyOrders(t *testing.T) {
 	})
 }
 
+// While thousands of orders are carried out, the reaper does not look at everything
+// again after each of them.
+func TestManyOrdersFewLooks(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		var looks atomic.Int64
+		step := l.reaper.step
+		l.reaper.step = func() time.Duration { looks.Add(1); return step() }
+		p := l.pool(Enforce, limits(func(p *Policy) { p.MaxIdle, p.CheckInterval = 5*mins, 100*time.Millisecond }))
+		const n = 2000
+		for range n {
+			f := l.open(p, true)
+			f.in()
+			f.carry(func(*Order) Outcome {
+				time.Sleep(time.Millisecond)
+				return Done
+			})
+		}
+		l.poke()
+		l.until(5*mins - sec)
+		looks.Store(0)
+		l.until(5*mins + 5*sec)
+		if l.fakes[0].given() == nil {
+			t.Error("nothing was ordered")
+		}
+		if got := looks.Load(); got > 70 { // each check_interval, and once more
+			t.Errorf("%d looks in six seconds", got)
+		}
+	})
+}
+
 // Close waits for orders that are being carried out.
 func TestCloseWaitsForOrders(t *testing.T) {
 	inBubble(t, func(l *lab) {

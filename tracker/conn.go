@@ -54,7 +54,6 @@ type Conn struct {
 
 	wrapped   bool    // see Wrapped
 	undoing   bool    // orders are carried out, guarded by Tracker.mu
-	missed    bool    // meanwhile it was to be looked at, guarded by Tracker.mu
 	unwatched bool    // does not count for Tracker.watched, guarded by Tracker.mu
 	slot      int     // in Tracker.conns, guarded by Tracker.mu
 	wal       *walLog // nil in memory; guarded by Tracker.mu

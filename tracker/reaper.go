@@ -135,7 +135,7 @@ func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
 			continue
 		}
 		if c.undoing {
-			c.missed = true
+			r.missed = true
 			continue
 		}
 		c.examine(&f, now, word)
