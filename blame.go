@@ -18,7 +18,12 @@ var txStates = map[capi.TxnState]tracker.TxState{
 }
 
 // TxState returns the state of the transaction if the gate is free.
-func (k control) TxState() tracker.TxState {
+func (k control) TxState() tracker.TxState { return k.TxStateOf("") }
+
+// TxStateOf returns the state of the transaction in one database, in all with "", if
+// the gate is free and nobody is inside SQLite beside it: a program may use a
+// connection that it has seen in a ConnectHook or by Raw whenever it likes.
+func (k control) TxStateOf(schema string) tracker.TxState {
 	c := k.conn.Value()
 	if c == nil || !c.gate.try() {
 		return tracker.TxUnknown
@@ -30,9 +35,48 @@ func (k control) TxState() tracker.TxState {
 	if c.raw.Load() { // the program may be inside SQLite beside the gate
 		return tracker.TxUnknown
 	}
-	state, ok := c.db().TxnState()
+	state, ok := c.db().TryTxnState(schema)
 	if !ok {
 		return tracker.TxUnknown
 	}
 	return txStates[state]
+}
+
+// listAttached tells which databases are attached by now. The connection is inside
+// the gate.
+func (c *conn) listAttached() {
+	all, ok := c.db().Databases()
+	if !ok {
+		return
+	}
+	var attached []tracker.Attached
+	for _, d := range all {
+		if d.Schema == "main" || d.Schema == "temp" || d.Path == "" {
+			continue // nobody else reaches one in memory
+		}
+		cache := ""
+		if c.gate.shared != nil { // attached ones are as the first
+			cache = d.Path
+		}
+		attached = append(attached, tracker.Attached{Schema: d.Schema, File: identify(d.Path).describe(d.Path, cache)})
+	}
+	if len(attached) > 0 || c.session.listed {
+		c.session.listed = len(attached) > 0
+		c.rec.Attached(attached)
+	}
+}
+
+// leftBehind tells what the lease that had the raw connection leaves open on it.
+func (c *conn) leftBehind() {
+	state, query := tracker.TxUnknown, ""
+	if now, ok := c.db().TryTxnState(""); ok {
+		switch {
+		case now == capi.TxnNone:
+			state = tracker.TxNone
+		case !c.txn.open && len(c.rows) == 0: // else SQLite speaks of what is known
+			state = txStates[now]
+			query, _ = c.db().BusySQL()
+		}
+	}
+	c.rec.TakenBack(state, query)
 }

@@ -258,6 +258,20 @@ func TestBlameLockedByOwnRows(t *testing.T) {
 	blamedFor(t, b, tracker.ReasonLocked, "DROP TABLE t", "own rows read "+markedLine(t, "own rows"))
 }
 
+// So do rows of a temporary table, with other files at hand.
+func TestBlameLockedByOwnTempRows(t *testing.T) {
+	t.Parallel()
+	a, b := strangers(t, "WAL", Config{})
+	c := a.conn(t)
+	run(t, c, attach(b, "b"), "CREATE TEMP TABLE x(a)", "INSERT INTO x VALUES(1), (2)")
+	rows, err := c.QueryContext(background, "SELECT a FROM x") // here:own temp rows
+	check(err)
+	defer rows.Close()
+	rows.Next()
+	wantCode(t, "DROP", try(c, "DROP TABLE x"), sqlite3.ErrLocked)
+	blamedFor(t, a, tracker.ReasonLocked, "DROP TABLE x", "own rows read "+markedLine(t, "own temp rows"))
+}
+
 // A COMMIT over statements that still write is refused as busy, and nobody else
 // is in the way.
 func TestBlameCommitOverOwnStatements(t *testing.T) {

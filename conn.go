@@ -233,6 +233,7 @@ func (c *conn) enterRaw() uint64 { return c.gate.enterEnding() }
 
 func (c *conn) handOut(f uint64) {
 	c.raw.Store(true)
+	c.rec.StampLease()
 	c.rec.HandedOut()
 	if f&busy == 0 {
 		c.texts.stop()

@@ -197,6 +197,7 @@ func (c *Connector) connect(ctx context.Context, idle, wrapped bool) (driver.Con
 	n.startWaiting()
 	if c.sqlite.ConnectHook != nil {
 		n.sync()
+		n.listAttached()
 	}
 	n.dropped = runtime.AddCleanup(n, (*tracker.Conn).Dropped, n.rec)
 	n.rec.Register(control{weak.Make(n)}) // the reaper may come from here on

@@ -13,6 +13,8 @@ func (c *conn) takeBack(f uint64) {
 	c.session.keep(c, "the raw connection was handed out")
 	if f&dead == 0 {
 		c.sync()
+		c.leftBehind()
+		c.listAttached()
 		c.begins.drop() // it may have attached a file
 		c.begins.once = true
 		c.texts.stop()  // and set an authorizer

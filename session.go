@@ -3,6 +3,7 @@ package leakguard
 import (
 	"context"
 	"database/sql/driver"
+	"strings"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
@@ -16,6 +17,7 @@ type session struct {
 	// attach and temp say that such a text passed by; whether something is
 	// left of it is asked before a lease that was reaped is closed.
 	attach, temp bool
+	listed       bool // the tracker knows of attached databases
 
 	path string
 	file fileID // what path led to at open
@@ -30,6 +32,7 @@ func (s *session) start(c *conn) {
 		s.forever = "in-memory or temporary database: closing it would destroy the data"
 	case t.locked:
 		s.forever = "locking_mode=EXCLUSIVE: a new connection would lack the lock"
+		c.rec.KeepsLocks(true)
 	case t.vfs != "" && t.vfs != "unix" && t.vfs != "win32":
 		s.forever = "vfs=" + t.vfs + ": what closing means there is not known"
 	case c.connector.showsHandles():
@@ -69,6 +72,7 @@ func (s *session) note(c *conn, class textClass, query string) {
 	c.texts.drop() // what they mean may have changed
 	if class&textAttach != 0 {
 		s.attach = true
+		c.listAttached()
 		// With several files, what a name means changes with a CREATE or DROP in
 		// one that a statement does not use, and SQLite does not look there.
 		c.texts.stop()
@@ -77,8 +81,13 @@ func (s *session) note(c *conn, class textClass, query string) {
 	if class&textTemp != 0 {
 		s.temp = true
 	}
-	if class&textPragma != 0 && s.forever == "" {
-		s.keep(c, "PRAGMA "+pragmaName(query)+" was set by the program")
+	if class&textPragma != 0 {
+		if s.forever == "" {
+			s.keep(c, "PRAGMA "+pragmaName(query)+" was set by the program")
+		}
+		if text := strings.ToLower(query); strings.Contains(text, "locking_mode") {
+			c.rec.KeepsLocks(strings.Contains(text, "exclusive"))
+		}
 	}
 }
 

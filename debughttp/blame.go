@@ -61,13 +61,39 @@ type blocked struct {
 
 // holder is who was in the way.
 type holder struct {
-	Kind, Connection, State, Age string
-	Write, Own                   bool
-	Site, Function, Query        string
+	What, State           string
+	Write                 bool
+	Site, Function, Query string
+}
+
+// holderText says what a holder holds the lock with, and since when.
+func holderText(h *tracker.Holder) string {
+	own := ""
+	if h.Own {
+		own = "its own "
+	}
+	switch h.Through {
+	case tracker.ThroughLockingMode:
+		return h.ConnectionID + " may still hold it: " + h.Through + " keeps locks when a transaction is over"
+	case tracker.ThroughRaw:
+		text := "left open on the raw connection of " + h.ConnectionID
+		if h.Maybe {
+			text = cmp.Or(own, "a ") + "raw connection may hold it: " + h.ConnectionID
+		}
+		if h.Age > 0 {
+			text += ", taken " + ageText(h.Age) + " ago"
+		}
+		return text
+	}
+	text := own + h.Kind.String() + " on " + h.ConnectionID
+	if h.Through != "" {
+		text += " through " + h.Through + " at " + h.AttachedAt().String()
+	}
+	return text + ", open for " + ageText(h.Age)
 }
 
 var txStates = map[tracker.TxState]string{
-	tracker.TxRead: "reads", tracker.TxWrite: "writes", tracker.TxUnknown: "state unknown",
+	tracker.TxNone: "no transaction", tracker.TxRead: "reads", tracker.TxWrite: "writes", tracker.TxUnknown: "state unknown",
 }
 
 // blockedRows returns what was blocked, the last one first.
@@ -89,12 +115,14 @@ func (s *snapshot) blockedRows() []blocked {
 			}
 			site := h.Site()
 			one := holder{
-				Kind: h.Kind.String(), Connection: h.ConnectionID, State: txStates[h.State], Age: ageText(h.Age),
-				Write: h.State == tracker.TxWrite, Own: h.Own,
+				What: holderText(&h), State: txStates[h.State], Write: h.State == tracker.TxWrite,
 				Site: site.String(), Function: site.Function, Query: h.Query,
 			}
 			if h.State == tracker.TxUnknown && h.Busy {
 				one.State = "running"
+			}
+			if h.File != "" {
+				one.State += " on " + h.File
 			}
 			row.Holders = append(row.Holders, one)
 		}

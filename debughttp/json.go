@@ -96,11 +96,12 @@ type blamedJSON struct {
 
 type blameJSON struct {
 	File  string      `json:"file,omitempty"`
+	Files []string    `json:"files,omitempty"`
 	Site  string      `json:"site"`
 	Query string      `json:"query,omitempty"`
 	Stack []frameJSON `json:"stack"`
-	// Holders is empty if another process is in the way, or whoever was had let
-	// go.
+	// Holders is empty if another process or a connection that is not guarded is in
+	// the way, or whoever was had let go.
 	Holders []holderJSON `json:"holders"`
 }
 
@@ -108,6 +109,11 @@ type holderJSON struct {
 	heldJSON
 	State tracker.TxState `json:"state"`
 	Own   bool            `json:"own,omitempty"`
+	// File, Through, Maybe and AttachedAt are as in tracker.Holder.
+	File       string `json:"file,omitempty"`
+	Through    string `json:"through,omitempty"`
+	Maybe      bool   `json:"maybe,omitempty"`
+	AttachedAt string `json:"attached_at,omitempty"`
 }
 
 func (s *snapshot) writeJSON(b *bytes.Buffer) error {
@@ -216,12 +222,16 @@ func blameJSONOf(b *tracker.Blame) *blameJSON {
 		return nil
 	}
 	out := &blameJSON{
-		File: b.File, Site: b.Site().String(), Query: b.Query, Stack: framesOf(b.Stack),
+		File: b.File, Files: b.Files, Site: b.Site().String(), Query: b.Query, Stack: framesOf(b.Stack),
 		Holders: make([]holderJSON, 0, len(b.Holders)),
 	}
 	for i := range b.Holders {
 		h := &b.Holders[i]
-		out.Holders = append(out.Holders, holderJSON{heldOf(&h.Held), h.State, h.Own})
+		one := holderJSON{heldJSON: heldOf(&h.Held), State: h.State, Own: h.Own, File: h.File, Through: h.Through, Maybe: h.Maybe}
+		if len(h.Attached) > 0 {
+			one.AttachedAt = h.AttachedAt().String()
+		}
+		out.Holders = append(out.Holders, one)
 	}
 	return out
 }

@@ -106,7 +106,8 @@ func blameWithoutSQL(b *tracker.Blame) *tracker.Blame {
 
 // openLeaks returns the suspects with their ages as of now, the oldest first.
 // A connection whose call never came back from SQLite is one as well, and so are
-// too many pools; their suspicions stand in the history only.
+// too many pools and what a lease left open on the raw connection; their suspicions
+// stand in the history only.
 func (s *snapshot) openLeaks() []tracker.Leak {
 	var out []tracker.Leak
 	records := make(map[string]*tracker.Record, len(s.records))
@@ -119,8 +120,10 @@ func (s *snapshot) openLeaks() []tracker.Leak {
 			over[e.Leak.ID] = true
 		}
 	}
+	held := make(map[uint64]bool)
 	for _, h := range s.held {
 		if h.Suspect != nil {
+			held[h.Suspect.ID] = true
 			l := *h.Suspect
 			l.Age, l.Idle = h.Age, h.Idle
 			if r := records[h.ConnectionID]; r != nil && len(r.Last) > 0 {
@@ -135,7 +138,9 @@ func (s *snapshot) openLeaks() []tracker.Leak {
 		}
 		lost := e.Leak.Reason == tracker.ReasonPanic && records[e.ConnectionID] != nil
 		pools := e.Leak.Kind == tracker.KindPool && !over[e.Leak.ID]
-		if lost || pools {
+		left := e.Leak.Kind == tracker.KindConnection && e.Leak.Reason == tracker.ReasonWALLimit &&
+			!over[e.Leak.ID] && !held[e.Leak.ID] && records[e.ConnectionID] != nil
+		if lost || pools || left {
 			l := *e.Leak
 			l.Age = s.now.Sub(l.OpenedAt)
 			out = append(out, l)

@@ -225,8 +225,11 @@ func (s *snapshot) suspectCards() (cards []suspect, more int) {
 		at, known := index[k]
 		if !known {
 			fix := fixes[l.Kind]
-			if l.Kind == tracker.KindPool && l.OnePlace {
+			switch {
+			case l.Kind == tracker.KindPool && l.OnePlace:
 				fix = "close each sql.DB when it is done with, or open one and share it"
+			case l.Kind == tracker.KindConnection && l.Reason == tracker.ReasonWALLimit: // only by Raw
+				fix = "close the rows, statements and backups that were opened on the raw connection here"
 			}
 			at = len(cards)
 			index[k] = at

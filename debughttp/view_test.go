@@ -2,6 +2,7 @@ package debughttp
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -183,7 +184,7 @@ func TestManyHolders(t *testing.T) {
 	if len(rows) != 1 || len(rows[0].Holders) != 3 || rows[0].More != 2 {
 		t.Fatalf("%+v", rows)
 	}
-	if h := rows[0].Holders; !h[0].Own || h[0].State != "reads" || h[0].Write || h[1].State != "running" || h[2].State != "state unknown" {
+	if h := rows[0].Holders; !strings.HasPrefix(h[0].What, "its own rows on ") || h[0].State != "reads" || h[0].Write || h[1].State != "running" || h[2].State != "state unknown" {
 		t.Errorf("%+v", h)
 	}
 	var b bytes.Buffer
@@ -193,6 +194,75 @@ func TestManyHolders(t *testing.T) {
 	for _, want := range []string{"its own rows", "and 2 more", ">locked<"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, &b)
+		}
+	}
+}
+
+// What a lease left open on the raw connection is a suspect as long as its connection is
+// open and it has not recovered, and is listed once.
+func TestLeftOpenLeaks(t *testing.T) {
+	leak := &tracker.Leak{ID: 3, Kind: tracker.KindConnection, Reason: tracker.ReasonWALLimit, ConnectionID: "a#1", OpenedAt: noon.Add(-time.Minute), Kept: "only the program can close it"}
+	suspect := tracker.Event{Type: tracker.EventSuspect, ConnectionID: "a#1", Leak: leak}
+	record := []tracker.Record{{ConnectionID: "a#1"}}
+	for name, test := range map[string]struct {
+		s    snapshot
+		want int
+	}{
+		"left":      {snapshot{records: record, leaks: []tracker.Event{suspect}}, 1},
+		"held":      {snapshot{records: record, leaks: []tracker.Event{suspect}, held: []tracker.Held{{ConnectionID: "a#1", Suspect: leak}}}, 1},
+		"recovered": {snapshot{records: record, leaks: []tracker.Event{suspect, {Type: tracker.EventRecovered, ConnectionID: "a#1", Leak: leak}}}, 0},
+		"closed":    {snapshot{leaks: []tracker.Event{suspect}}, 0},
+	} {
+		s := &test.s
+		s.now = noon
+		if s.suspects = s.openLeaks(); len(s.suspects) != test.want {
+			t.Errorf("%s: %v, want %d", name, s.suspects, test.want)
+		}
+		cards, _ := s.suspectCards()
+		for _, c := range cards {
+			if c.Next != "It is not undone: only the program can close it" || !strings.Contains(c.Fix, "opened on the raw connection") {
+				t.Errorf("%s: next %q, fix %q", name, c.Next, c.Fix)
+			}
+			if name == "left" && c.Age != "1m0s" {
+				t.Errorf("its age is %s", c.Age)
+			}
+		}
+	}
+}
+
+// How a holder comes to hold the file is told, and which of several files it is.
+func TestHolderThrough(t *testing.T) {
+	blame := &tracker.Blame{File: "/b.db", Files: []string{"/b.db", "/a.db"}, Holders: []tracker.Holder{
+		{Held: tracker.Held{Kind: tracker.KindTransaction, ConnectionID: "db#2"}, State: tracker.TxWrite, File: "/b.db", Through: "ATTACH AS b", Attached: tracker.Stack{1}},
+		{Held: tracker.Held{Kind: tracker.KindConnection, ConnectionID: "db#3", Age: 3 * time.Second}, Through: tracker.ThroughRaw, Maybe: true},
+		{Held: tracker.Held{Kind: tracker.KindConnection, ConnectionID: "db#4"}, State: tracker.TxNone, Through: tracker.ThroughLockingMode, Maybe: true},
+	}}
+	raw := &tracker.Blame{Holders: []tracker.Holder{
+		{Held: tracker.Held{Kind: tracker.KindConnection, ConnectionID: "db#5"}, State: tracker.TxRead, Through: tracker.ThroughRaw, Maybe: true, Own: true},
+		{Held: tracker.Held{Kind: tracker.KindConnection, ConnectionID: "db#6", Age: time.Minute}, State: tracker.TxRead, Through: tracker.ThroughRaw},
+	}}
+	s := &snapshot{now: noon, events: []tracker.Event{
+		{Type: tracker.EventBlocked, Reason: tracker.ReasonBusy, Blame: blame}, {Type: tracker.EventBlocked, Reason: tracker.ReasonLocked, Blame: raw},
+	}}
+	var b bytes.Buffer
+	if err := s.page(0).write(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"transaction on db#2 through ATTACH AS b at ", "writes on /b.db", "a raw connection may hold it: db#3, taken 3s ago", "db#4 may still hold it: locking_mode=EXCLUSIVE keeps locks", "no transaction",
+		"its own raw connection may hold it: db#5", "left open on the raw connection of db#6, taken 1m0s ago",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is missing in:\n%s", want, &b)
+		}
+	}
+	out, err := json.Marshal(blameJSONOf(blame))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"files":["/b.db","/a.db"]`, `"file":"/b.db","through":"ATTACH AS b","attached_at":"`, `"through":"the raw connection","maybe":true`} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%s is missing in:\n%s", want, out)
 		}
 	}
 }

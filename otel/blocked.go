@@ -18,11 +18,14 @@ const (
 	keyHolderState = attribute.Key(holder + "state")
 	keyHolderAge   = attribute.Key(holder + "age")
 	keyHolderOwn   = attribute.Key(holder + "own")
-	keyHolderConn  = attribute.Key(holder + "connection.id")
-	keyHolderPool  = attribute.Key(holder + "connection.pool.name")
-	keyHolderTrace = attribute.Key(holder + "trace_id")
-	keyHolderSpan  = attribute.Key(holder + "span_id")
-	keyHolderQuery = attribute.Key(holder + "query.text")
+	// keyHolderThrough and keyHolderMaybe are as in tracker.Holder.
+	keyHolderThrough = attribute.Key(holder + "through")
+	keyHolderMaybe   = attribute.Key(holder + "maybe")
+	keyHolderConn    = attribute.Key(holder + "connection.id")
+	keyHolderPool    = attribute.Key(holder + "connection.pool.name")
+	keyHolderTrace   = attribute.Key(holder + "trace_id")
+	keyHolderSpan    = attribute.Key(holder + "span_id")
+	keyHolderQuery   = attribute.Key(holder + "query.text")
 )
 
 // blocked says which call could not go on, and who was the likeliest in its way.
@@ -39,9 +42,13 @@ func (e *events) blocked(r *log.Record, b *tracker.Blame) {
 			keyHolderState.String(h.State.String()),
 			keyHolderAge.Float64(h.Age.Seconds()),
 			keyHolderOwn.Bool(h.Own),
+			keyHolderMaybe.Bool(h.Maybe),
 			keyHolderConn.String(h.ConnectionID),
 			keyHolderPool.String(h.Pool),
 		)
+		if h.Through != "" {
+			r.AddAttributes(keyHolderThrough.String(h.Through))
+		}
 		r.AddAttributes(code(holder, h.Stack)...)
 		if h.Trace.IsValid() {
 			sc := spanContext(h.Trace)
@@ -55,15 +62,18 @@ func (e *events) blocked(r *log.Record, b *tracker.Blame) {
 }
 
 // blame is the blame as one line for a person, with SQL only if that may be
-// shown, and without the file's path, as with pools.
+// shown, and without the files' paths, as with pools.
 func (e *events) blame(b tracker.Blame) string {
-	b.File = ""
-	if !e.queryText {
-		b.Query = "an operation"
-		b.Holders = append([]tracker.Holder(nil), b.Holders...)
-		for i := range b.Holders {
+	b.File, b.Files = "", nil
+	b.Holders = append([]tracker.Holder(nil), b.Holders...)
+	for i := range b.Holders {
+		b.Holders[i].File = ""
+		if !e.queryText {
 			b.Holders[i].Query = ""
 		}
+	}
+	if !e.queryText {
+		b.Query = "an operation"
 	}
 	return b.String()
 }

@@ -144,11 +144,13 @@
 //	code.line.number                              int      as code.function.name
 //	code.stacktrace                               string   as code.function.name: the whole stack
 //	db.query.text                                 string   of a leak or blocked, with [WithQueryText]
-//	sqlite_leakguard.holder.count                 int      of blocked: connections of this process in the way; 0 if it was another process, or who did has let go
+//	sqlite_leakguard.holder.count                 int      of blocked: connections of this process that are or may be in the way; 0 if it was another process, a connection that is not guarded, or who did has let go
 //	sqlite_leakguard.holder.kind                  string   of blocked, as all that follow: what the likeliest of them holds the lock with
-//	sqlite_leakguard.holder.state                 string   its transaction: read, write, or unknown while it runs
+//	sqlite_leakguard.holder.state                 string   its transaction: read, write, or unknown while it runs or the raw connection is out; none with locking_mode=EXCLUSIVE
 //	sqlite_leakguard.holder.age                   double   seconds since that was opened
 //	sqlite_leakguard.holder.own                   boolean  it is the blocked connection's own
+//	sqlite_leakguard.holder.maybe                 boolean  it is not known to hold the lock: the guard cannot look
+//	sqlite_leakguard.holder.through               string   how, if not by what the guard handed out on the file it opened: ATTACH AS a name, the raw connection, locking_mode=EXCLUSIVE
 //	sqlite_leakguard.holder.connection.id         string
 //	sqlite_leakguard.holder.connection.pool.name  string
 //	sqlite_leakguard.holder.code.function.name    string   the call that opened it

@@ -169,10 +169,10 @@ func fullLeak() tracker.Leak {
 func fullBlame() tracker.Blame {
 	l := fullLeak()
 	return tracker.Blame{
-		File: "/home/someone/db", Query: "INSERT 'secret'", Stack: l.Stack,
+		File: "/home/someone/db", Files: []string{"/home/someone/db", "/home/someone/other"}, Query: "INSERT 'secret'", Stack: l.Stack,
 		Trace: tracker.Trace{TraceID: [16]byte{7}, SpanID: [8]byte{8}},
 		Holders: []tracker.Holder{
-			{State: tracker.TxWrite, Held: tracker.Held{
+			{State: tracker.TxWrite, File: "/home/someone/db", Through: "ATTACH AS b", Held: tracker.Held{
 				Kind: tracker.KindTransaction, Pool: "other", ConnectionID: "other#1", Age: time.Minute,
 				Query: "UPDATE 'secret'", Stack: l.Stack, Trace: l.Trace,
 			}},

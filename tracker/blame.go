@@ -3,7 +3,6 @@ package tracker
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -25,8 +24,12 @@ const (
 
 // Blame says who kept an operation from going on.
 type Blame struct {
-	// File is the path of the database file, empty for one in memory.
-	File string `json:"file,omitempty"`
+	// File is the path of the database file in question, empty for one in memory.
+	// If the connection has several open and it is not known which of them it was,
+	// it is the likeliest, and Files lists all that it may have been, with File
+	// first. Else Files is empty.
+	File  string   `json:"file,omitempty"`
+	Files []string `json:"files,omitempty"`
 	// Query is the SQL text that could not go on, Stack who ran it.
 	Query string `json:"query,omitempty"`
 	Stack Stack  `json:"-"`
@@ -34,56 +37,138 @@ type Blame struct {
 	// was known (see SetTraceHook).
 	Trace Trace `json:"trace,omitzero"`
 	// Holders are the connections of this process that were in the way when
-	// the error came back, the most likely one first. Empty: another process
-	// holds the file, or whoever did had let go by then.
+	// the error came back, the most likely one first. Empty: another process or a
+	// connection that is not guarded holds the file, or whoever did had let go by
+	// then.
 	Holders []Holder `json:"holders,omitempty"`
 
 	reason Reason
+	onFile bool // which a copy without File does not tell
 }
 
 // Holder is what keeps others from going on.
 type Holder struct {
-	// Held is the transaction, the rows or the lease that holds the lock.
+	// Held is the transaction, the rows or the lease that holds the lock. For
+	// ThroughRaw it is the lease that had the real connection, which may be over;
+	// for ThroughLockingMode who set that.
 	Held
-	// State is what SQLite says of its transaction, TxUnknown while an
-	// operation of it is running.
+	// State is what SQLite says of its transaction in the file, TxUnknown while an
+	// operation of it is running or the real connection is out.
 	State TxState `json:"state"`
 	// Own says that it is the blocked connection's own: the snapshot that is
 	// too old for ReasonBusySnapshot, or open rows for ReasonLocked.
 	Own bool `json:"own,omitempty"`
+	// File is the path of the file that it has, if Blame.Files has several.
+	File string `json:"file,omitempty"`
+	// Through is how it comes to hold the file if that is neither by a transaction
+	// nor by rows that were opened through the guard, on the database it was opened
+	// with: "ATTACH AS name", ThroughRaw or ThroughLockingMode.
+	Through string `json:"through,omitempty"`
+	// Maybe says that it is not known to hold anything: the guard does not see
+	// what it holds, and nobody else was found, or only somebody on the same
+	// connection.
+	Maybe bool `json:"maybe,omitempty"`
+	// Attached is the call stack of the ATTACH, empty if the file is the one that
+	// the connection was opened with.
+	Attached Stack `json:"-"`
+
+	guess bool // not even the file is known to be the same: not counted
 }
+
+const (
+	// ThroughRaw is a Holder.Through: by what the program runs, or left open, on
+	// the real connection, past the guard.
+	ThroughRaw = "the raw connection"
+	// ThroughLockingMode is a Holder.Through: PRAGMA locking_mode=EXCLUSIVE keeps
+	// locks when their transaction is over.
+	ThroughLockingMode = "locking_mode=EXCLUSIVE"
+)
 
 // Site returns the call that could not go on.
 func (b Blame) Site() Frame { return b.Stack.Site() }
+
+// AttachedAt returns the call that attached the file, the zero Frame if it is the
+// one that the connection was opened with.
+func (h Holder) AttachedAt() Frame { return h.Attached.Site() }
 
 // String returns the blame as one line.
 func (b Blame) String() string {
 	var s strings.Builder
 	if b.File != "" {
-		fmt.Fprintf(&s, "%s: ", b.File)
+		s.WriteString(b.File)
+		if len(b.Files) > 1 {
+			fmt.Fprintf(&s, " (or %s)", strings.Join(b.Files[1:], " or "))
+		}
+		s.WriteString(": ")
 	}
-	fmt.Fprintf(&s, "%s at %s", shorten(b.Query, 80), b.Site())
+	fmt.Fprintf(&s, "%s at %s: ", shorten(b.Query, 80), b.Site())
 	if len(b.Holders) == 0 {
-		s.WriteString(": " + b.nobody())
+		s.WriteString(b.nobody())
 	}
 	for i, h := range b.Holders {
 		if i == 3 {
 			fmt.Fprintf(&s, "; and %d more", len(b.Holders)-i)
 			break
 		}
-		sep, own := ": held by ", ""
+		text := h.String()
 		if i > 0 {
-			sep = "; "
+			text = "; " + strings.TrimPrefix(text, "held by ")
 		}
-		if h.Own {
-			own = "its own "
-		}
-		fmt.Fprintf(&s, "%s%s%s on %s (%s, open for %v) opened at %s", sep, own, h.Kind, h.ConnectionID, h.State, round(h.Age), h.Site())
-		if h.Query != "" {
-			fmt.Fprintf(&s, ": %s", shorten(h.Query, 60))
-		}
+		s.WriteString(text)
 	}
 	return s.String()
+}
+
+// String returns what holds the lock, how, since when and who opened it:
+//
+//	held by transaction on a#2 (write, open for 3s) opened at shop/order.go:88: INSERT INTO …
+func (h Holder) String() string {
+	var s strings.Builder
+	how := h.state()
+	if h.File != "" {
+		how += " on " + h.File
+	}
+	switch h.Through {
+	case "", ThroughRaw, ThroughLockingMode:
+	default:
+		how += " through " + h.Through + " at " + h.AttachedAt().String()
+	}
+	own := ""
+	if h.Own {
+		own = "its own "
+	}
+	switch {
+	case h.Through == ThroughLockingMode:
+		fmt.Fprintf(&s, "%s may still hold it: %s, set at %s, keeps locks when a transaction is over", h.ConnectionID, h.Through, h.Site())
+	case h.Through == ThroughRaw:
+		if h.Maybe {
+			fmt.Fprintf(&s, "%sraw connection may hold it: %s", cmp.Or(own, "a "), h.ConnectionID)
+		} else {
+			fmt.Fprintf(&s, "held by what was left open on the raw connection of %s (%s)", h.ConnectionID, how)
+		}
+		if h.Age > 0 {
+			fmt.Fprintf(&s, ", taken %v ago at %s", round(h.Age), h.Site())
+		} else {
+			s.WriteString(", which no lease has taken: did a ConnectHook keep it?")
+		}
+	default:
+		fmt.Fprintf(&s, "held by %s%s on %s (%s, open for %v) opened at %s", own, h.Kind, h.ConnectionID, how, round(h.Age), h.Site())
+	}
+	if h.Query != "" {
+		fmt.Fprintf(&s, ": %s", shorten(h.Query, 60))
+	}
+	return s.String()
+}
+
+// state words the state of the transaction.
+func (h Holder) state() string {
+	switch {
+	case h.State != TxUnknown:
+		return h.State.String()
+	case h.Busy:
+		return "running"
+	}
+	return "state unknown"
 }
 
 // nobody words that no holder was found.
@@ -91,10 +176,10 @@ func (b Blame) nobody() string {
 	switch {
 	case b.reason == ReasonBusySnapshot:
 		return "its own snapshot was too old to write"
-	case b.reason == ReasonLocked || b.File == "": // nobody else can reach it
+	case b.reason == ReasonLocked || b.File == "" && !b.onFile: // nobody else can reach it
 		return "whoever held it has let go since"
 	}
-	return "held by no connection of this process: by another process, or let go since"
+	return "held by no guarded connection of this process: by an unguarded one, by another process, or let go since"
 }
 
 // BlameCount says how often one place of a program was in the way.
@@ -142,7 +227,7 @@ func (c *Conn) Blocked(reason Reason, own bool) {
 	if last != 0 && now+1-time.Duration(last) < blameInterval || !p.blamed.CompareAndSwap(last, int64(now)+1) {
 		return
 	}
-	b := &Blame{File: c.file.Path, reason: reason}
+	b := &Blame{reason: reason}
 	if p.stacks {
 		b.Stack = callstack.Capture(nil).PCs()
 	}
@@ -150,110 +235,37 @@ func (c *Conn) Blocked(reason Reason, own bool) {
 	b.Query = c.query
 	b.Trace = cmp.Or(c.tx.trace(), c.lease.trace())
 	c.unlock()
-	b.Holders = c.holders(reason, own)
+	files := c.inQuestion(reason, b.Query)
+	b.Holders = c.holders(files, reason, own)
+	b.name(files)
 	t.blame(b, now)
 	t.emit(Event{Type: EventBlocked, ConnectionID: c.id, Reason: reason, Blame: b, pool: p})
 }
 
-// inTheWay is a connection that may hold a lock, and what it holds.
-type inTheWay struct {
-	conn  *Conn
-	held  []Held
-	state TxState
-	raw   bool // the real connection is out: it may hold anything
-}
-
-// holders returns who may be in this connection's way, the most likely first.
-func (c *Conn) holders(reason Reason, own bool) (out []Holder) {
-	t := c.pool.tracker
-	var all []inTheWay
-	t.mu.Lock()
-	now := t.now()
-	for _, o := range t.conns {
-		if !c.mayBlame(o, reason, own) {
-			continue
-		}
-		if held := o.heldLocked(nil, now); len(held) > 0 {
-			o.lock()
-			all = append(all, inTheWay{conn: o, held: held, raw: o.raw})
-			o.unlock()
+// name says which file it was, as far as that is known.
+func (b *Blame) name(files []openFile) {
+	var paths []string
+	for _, f := range files {
+		if f.File.Path != "" && !slices.Contains(paths, f.File.Path) {
+			paths = append(paths, f.File.Path)
 		}
 	}
-	t.mu.Unlock()
-	for i := range all {
-		w := &all[i]
-		w.state = w.conn.control.TxState() // only if its gate is free
-		if h, ok := w.holder(reason, w.conn == c); ok {
-			out = append(out, h)
+	if len(paths) == 0 {
+		return
+	}
+	b.onFile = true
+	if len(paths) == 1 {
+		b.File = paths[0]
+		for i := range b.Holders {
+			b.Holders[i].File = ""
 		}
+		return
 	}
-	if slices.ContainsFunc(out, func(h Holder) bool { return h.Own }) {
-		return slices.DeleteFunc(out, func(h Holder) bool { return !h.Own })
+	if len(b.Holders) > 0 && b.Holders[0].File != "" {
+		likeliest := slices.Index(paths, b.Holders[0].File)
+		paths[0], paths[likeliest] = paths[likeliest], paths[0]
 	}
-	slices.SortStableFunc(out, func(a, b Holder) int {
-		return cmp.Or(cmp.Compare(b.weight(), a.weight()), cmp.Compare(b.Age, a.Age))
-	})
-	// Readers keep a writer out only where there is no WAL, and nobody else's
-	// snapshot makes one's own too old.
-	if reason == ReasonBusySnapshot || reason == ReasonBusy && len(out) > 0 && (out[0].State == TxWrite || hasWAL(c.file.Path)) {
-		out = slices.DeleteFunc(out, func(h Holder) bool { return h.State == TxRead })
-	}
-	return out
-}
-
-// mayBlame reports whether o can be in the way of c.
-func (c *Conn) mayBlame(o *Conn, reason Reason, own bool) bool {
-	shared := c.file.Cache != "" && o.file.Cache == c.file.Cache
-	switch {
-	case o == c:
-		return own
-	case reason == ReasonLocked: // a lock within one cache
-		return shared
-	}
-	return shared || o.file.Same(c.file)
-}
-
-func hasWAL(path string) bool {
-	_, err := os.Stat(path + "-wal")
-	return err == nil
-}
-
-// holder picks what to name of a connection: its transaction, else its rows,
-// else its lease if an operation is running.
-func (w *inTheWay) holder(reason Reason, own bool) (Holder, bool) {
-	h := Holder{State: w.state, Own: own}
-	rank := map[Kind]int{KindTransaction: 3, KindRows: 2, KindConnection: 1}
-	switch {
-	case own && reason == ReasonBusySnapshot:
-		rank = map[Kind]int{KindTransaction: 2, KindRows: 1}
-	case own:
-		rank = map[Kind]int{KindRows: 1} // its own statement
-	}
-	best := 0
-	for _, one := range w.held {
-		r := rank[one.Kind]
-		if r > best || r == best && r > 0 && one.Age > h.Age {
-			best, h.Held = r, one
-		}
-	}
-	if best == 0 || w.state == TxNone {
-		return h, false
-	}
-	if w.state == TxUnknown && h.Kind == KindConnection && !h.Busy && !w.raw {
-		return h, false
-	}
-	return h, true
-}
-
-// weight orders holders by how likely they are the reason.
-func (h Holder) weight() int {
-	switch h.State {
-	case TxWrite:
-		return 3
-	case TxUnknown:
-		return 2
-	}
-	return 1
+	b.File, b.Files = paths[0], paths
 }
 
 // blame counts for each holder's place.
@@ -261,6 +273,9 @@ func (t *Tracker) blame(b *Blame, now time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, h := range b.Holders {
+		if h.guess {
+			continue
+		}
 		key := blamed{h.stack, h.Kind}
 		n := t.blamed[key]
 		if n == nil {

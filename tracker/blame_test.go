@@ -121,6 +121,7 @@ func TestBlameChoosesHolders(t *testing.T) {
 			l.on(p, file).lock(TxRead).begin("BEGIN", "")
 			l.on(p, file).lock(TxWrite).begin("BEGIN", "")
 		}},
+		{"snapshot, alone", ReasonBusySnapshot, false, "", func(l *lab, p *Pool, me *fake) {}},
 		{"own rows", ReasonLocked, true, "db#1:rows:read:own", func(l *lab, p *Pool, me *fake) {
 			me.lock(TxRead).begin("BEGIN", "")
 			me.query("SELECT", "")
@@ -192,12 +193,12 @@ func TestBlameString(t *testing.T) {
 		return Holder{Held: Held{Kind: KindTransaction, ConnectionID: "db#7", Age: 90 * sec, Query: "INSERT\n INTO t"}, State: s, Own: own}
 	}
 	for want, b := range map[string]Blame{
-		"/a.db: UPDATE t at ?: held by no connection of this process: by another process, or let go since": {File: "/a.db", Query: "UPDATE t"},
-		"UPDATE t at ?: whoever held it has let go since":                                                  {Query: "UPDATE t", reason: ReasonBusy},
-		"/a.db: UPDATE t at ?: whoever held it has let go since":                                           {File: "/a.db", Query: "UPDATE t", reason: ReasonLocked},
-		"/a.db: UPDATE t at ?: its own snapshot was too old to write":                                      {File: "/a.db", Query: "UPDATE t", reason: ReasonBusySnapshot},
-		"U at ?: held by transaction on db#7 (write, open for 1m30s) opened at ?: INSERT INTO t":           {Query: "U", Holders: []Holder{hold(false, TxWrite)}},
-		"U at ?: held by its own transaction on db#7 (read, open for 1m30s) opened at ?: INSERT INTO t":    {Query: "U", Holders: []Holder{hold(true, TxRead)}},
+		"/a.db: UPDATE t at ?: held by no guarded connection of this process: by an unguarded one, by another process, or let go since": {File: "/a.db", Query: "UPDATE t"},
+		"UPDATE t at ?: whoever held it has let go since":                                               {Query: "UPDATE t", reason: ReasonBusy},
+		"/a.db: UPDATE t at ?: whoever held it has let go since":                                        {File: "/a.db", Query: "UPDATE t", reason: ReasonLocked},
+		"/a.db: UPDATE t at ?: its own snapshot was too old to write":                                   {File: "/a.db", Query: "UPDATE t", reason: ReasonBusySnapshot},
+		"U at ?: held by transaction on db#7 (write, open for 1m30s) opened at ?: INSERT INTO t":        {Query: "U", Holders: []Holder{hold(false, TxWrite)}},
+		"U at ?: held by its own transaction on db#7 (read, open for 1m30s) opened at ?: INSERT INTO t": {Query: "U", Holders: []Holder{hold(true, TxRead)}},
 	} {
 		if got := strings.ReplaceAll(b.String(), Frame{}.String(), "?"); got != want {
 			t.Errorf("%s\nwant\n%s", got, want)

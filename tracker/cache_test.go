@@ -20,6 +20,8 @@ func (c *cached) CacheSize() (int64, bool) {
 	return c.size, !c.inside && !c.shut && !c.shy
 }
 
+func (c *cached) TxStateOf(string) TxState { return c.TxState() }
+
 // as changes what it says.
 func (c *cached) as(size int64, shy bool) {
 	c.mu.Lock()

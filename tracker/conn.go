@@ -55,9 +55,10 @@ type Conn struct {
 	wrapped   bool    // see Wrapped
 	undoing   bool    // orders are carried out, guarded by Tracker.mu
 	unwatched bool    // does not count for Tracker.watched, guarded by Tracker.mu
-	slot      int     // in Tracker.conns, guarded by Tracker.mu
+	slot      int32   // in Tracker.conns, guarded by Tracker.mu
+	walSlot   int32   // in walLog.conns, guarded by Tracker.mu
 	wal       *walLog // nil in memory; guarded by Tracker.mu
-	walSlot   int     // in walLog.conns, guarded by Tracker.mu
+	more      *more   // nil for most; set with Tracker.mu and Conn.mu held, read with either
 
 	seen   seen
 	memory memory // guarded by Tracker.mu
@@ -281,6 +282,9 @@ func (c *Conn) Close() {
 	}
 	gone(&c.tx)
 	gone(&c.lease)
+	if r := c.left(); r != nil {
+		gone(r)
+	}
 	c.leased = false
 	accesses := c.accesses
 	c.unlock()

@@ -30,6 +30,8 @@ type Control interface {
 // do not wait either.
 type DatabaseControl interface {
 	Control
+	// TxStateOf is TxState of the database with that name in SQL alone.
+	TxStateOf(schema string) TxState
 	// CacheSize returns what the program lets the connection's page caches hold,
 	// by PRAGMA cache_size, in bytes: 0 if it left that to SQLite. ok is false
 	// while it cannot be asked.

@@ -119,6 +119,8 @@ type Leak struct {
 
 	fate  *fate // shared by the leak's copies
 	named bool  // by a detector
+	maybe bool  // it is not known to keep the WAL: nobody may ask
+	wal   File  // whose WAL it keeps
 }
 
 // fate sees to it that a leak ends once, whoever comes first.
@@ -173,7 +175,11 @@ func (l Leak) verdict() string {
 		}
 		return fmt.Sprintf("opened %d times for one file and not closed (max_pools)", l.Count)
 	case ReasonWALLimit:
-		return fmt.Sprintf("keeps a WAL of %s from being reset (wal_limit %s, open for %v)", bytesText(l.Bytes), bytesText(l.LimitBytes), round(l.Age))
+		keeps := "keeps"
+		if l.maybe {
+			keeps = "may keep"
+		}
+		return fmt.Sprintf("%s a WAL of %s from being reset (wal_limit %s, open for %v)", keeps, bytesText(l.Bytes), bytesText(l.LimitBytes), round(l.Age))
 	case ReasonLeakMemory:
 		return fmt.Sprintf("holds %s of memory (leak_memory %s, open for %v)", bytesText(l.Bytes), bytesText(l.LimitBytes), round(l.Age))
 	case ReasonInPool:

@@ -169,7 +169,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		}
 		c.was, s.active, c.fresh, s.rested = word, now, false, false
 	}
-	c.movedWAL(moved || busy, c.tx.id != 0 || c.rows.n > 0 || c.raw)
+	c.movedWAL(moved || busy, c.tx.id != 0 || c.rows.n > 0 || c.raw || c.left() != nil)
 	if s.leased = c.leased; c.leased {
 		c.lease.see(now)
 		c.stampLease(t.now())
@@ -181,7 +181,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		r.see(now)
 	}
 	if moved || busy {
-		if l := c.lease.watch.leak; l != nil && l.Reason != ReasonLeakMemory {
+		if l := c.lease.watch.leak; l != nil && l.Reason != ReasonLeakMemory && l.Reason != ReasonWALLimit {
 			c.recover(f, &c.lease)
 		}
 		if word != c.covered {

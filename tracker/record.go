@@ -103,6 +103,9 @@ func (c *Conn) suspectLocked() bool {
 	if c.lost.Load() || c.leased && c.lease.suspect() || c.tx.id != 0 && c.tx.suspect() || c.seen.most != nil {
 		return true
 	}
+	if r := c.left(); r != nil && r.suspect() {
+		return true
+	}
 	for r := c.rows.head; r != nil; r = r.next {
 		if r.suspect() {
 			return true

@@ -179,7 +179,7 @@ func (t *Tracker) AddDetector(d Detector) (cancel func()) {
 func (t *Tracker) add(c *Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c.slot = len(t.conns)
+	c.slot = int32(len(t.conns))
 	t.conns = append(t.conns, c)
 	t.pulses = append(t.pulses, c.pulse)
 	if c.pool.heard.Load() != t.heard { // closed meanwhile
@@ -190,6 +190,7 @@ func (t *Tracker) add(c *Conn) {
 		t.watched++
 	}
 	t.wals.join(c)
+	t.wals.attach(c)
 	c.pool.n.created++
 	t.n.created++
 	t.startLocked(c.pool)
@@ -211,6 +212,7 @@ func (t *Tracker) remove(c *Conn, accesses int64) (removed bool, most *Leak) {
 	t.conns, t.pulses = t.conns[:last], t.pulses[:last]
 	c.slot = -1
 	c.pool.open--
+	t.wals.detach(c)
 	t.wals.leave(c)
 	if c.fresh || c.word.Load()&^FlagBits != c.was {
 		c.pool.use.moved = true
@@ -232,9 +234,7 @@ func (t *Tracker) unwatchLocked(c *Conn) {
 		return
 	}
 	c.unwatched = true
-	if c.wal != nil {
-		c.wal.blind++
-	}
+	c.logs(func(w *walLog) { w.blind++ })
 	if t.watched--; t.watched == 0 {
 		t.reaper.restLocked()
 		t.monitor.restLocked()

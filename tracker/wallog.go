@@ -9,6 +9,10 @@ type walLog struct {
 	one   [1]*Conn // conns, as long as it has room
 	place int      // in walLogs.list
 
+	// attached are the connections that have the file open beside their main one, and
+	// only so. Nil if there are none.
+	attached map[*Conn]bool
+
 	// What can have changed it since: a connection of the file moved (moved), or one
 	// holds something open, beside which anybody can write (pins, how many), or the
 	// reaper does not look at one (blind, how many).
@@ -54,59 +58,112 @@ func (l *walLogs) join(c *Conn) {
 	if c.file.Path == "" {
 		return
 	}
-	w := l.find(c.file)
-	if w == nil {
-		w = &walLog{file: c.file, place: len(l.list)}
-		w.conns = w.one[:0]
-		l.list = append(l.list, w)
-		if l.of == nil {
-			l.of = make(map[walKey]*walLog)
-		}
-		if key := w.file.byPath(); l.of[key] == nil {
-			l.of[key] = w
-		}
-		if w.file.Inode != 0 {
-			l.of[w.file.byNumber()] = w
-		}
-	}
-	c.wal, c.walSlot = w, len(w.conns)
+	w := l.open(c.file)
+	c.wal, c.walSlot = w, int32(len(w.conns))
 	c.pool.wal = w
 	w.conns = append(w.conns, c)
+	w.enter(c)
+}
+
+// open returns the log of a file, a new one if nobody has it open.
+func (l *walLogs) open(file File) *walLog {
+	w := l.find(file)
+	if w != nil {
+		return w
+	}
+	w = &walLog{file: file, place: len(l.list)}
+	w.conns = w.one[:0]
+	l.list = append(l.list, w)
+	if l.of == nil {
+		l.of = make(map[walKey]*walLog)
+	}
+	if key := file.byPath(); l.of[key] == nil {
+		l.of[key] = w
+	}
+	if file.Inode != 0 {
+		l.of[file.byNumber()] = w
+	}
+	return w
+}
+
+// attach takes a connection in, by the databases that it has attached, once it is
+// registered.
+func (l *walLogs) attach(c *Conn) {
+	if c.more == nil || c.slot < 0 {
+		return
+	}
+	for _, a := range c.more.attached {
+		if a.File.Path == "" {
+			continue
+		}
+		w := l.open(a.File)
+		if w == c.wal || w.attached[c] {
+			continue
+		}
+		if w.attached == nil {
+			w.attached = make(map[*Conn]bool)
+		}
+		w.attached[c] = true
+		c.more.logs = append(c.more.logs, w)
+		w.enter(c)
+	}
+}
+
+// detach takes a connection out of the logs of what it has attached.
+func (l *walLogs) detach(c *Conn) {
+	if c.more == nil {
+		return
+	}
+	for _, w := range c.more.logs {
+		delete(w.attached, c)
+		w.exit(c)
+		l.close(w)
+	}
+	c.more.logs = nil
+}
+
+// enter and exit count a connection that has the log's file open.
+func (w *walLog) enter(c *Conn) { w.count(c, 1) }
+func (w *walLog) exit(c *Conn)  { w.count(c, -1) }
+
+func (w *walLog) count(c *Conn, n int) {
 	w.moved = true
 	if c.unwatched {
-		w.blind++
+		w.blind += n
 	}
 	if c.pool.watched() {
-		w.watched++
+		w.watched += n
+	}
+	if c.seen.pins {
+		w.pins += n
 	}
 }
 
 func (f File) byPath() walKey   { return walKey{path: f.Path} }
 func (f File) byNumber() walKey { return walKey{device: f.Device, inode: f.Inode} }
 
-// leave takes a connection out, and the log with the last of them.
+// leave takes a connection out.
 func (l *walLogs) leave(c *Conn) {
 	w := c.wal
 	if w == nil {
 		return
 	}
-	c.pinsWAL(false)
-	if c.unwatched {
-		w.blind--
-	}
-	if c.pool.watched() {
-		w.watched--
-	}
+	w.exit(c)
 	last := len(w.conns) - 1
 	w.conns[c.walSlot] = w.conns[last]
 	w.conns[c.walSlot].walSlot = c.walSlot
 	w.conns[last] = nil
 	w.conns = w.conns[:last]
 	c.wal = nil
-	if last > 0 {
+	l.close(w)
+}
+
+// close takes a log out that nobody has open any more.
+func (l *walLogs) close(w *walLog) {
+	if len(w.conns) > 0 || len(w.attached) > 0 {
 		return
 	}
-	last = len(l.list) - 1
+	last := len(l.list) - 1
 	l.list[w.place] = l.list[last]
 	l.list[w.place].place = w.place
 	l.list[last] = nil
@@ -117,6 +174,19 @@ func (l *walLogs) leave(c *Conn) {
 		}
 	}
 	l.turn = min(l.turn, max(last-1, 0)) // within the list
+}
+
+// logs calls do for the logs of all files that the connection has open. Tracker.mu is
+// held.
+func (c *Conn) logs(do func(w *walLog)) {
+	if c.wal != nil {
+		do(c.wal)
+	}
+	if c.more != nil {
+		for _, w := range c.more.logs {
+			do(w)
+		}
+	}
 }
 
 // due appends the logs to be measured: those that can have changed in a way that
@@ -145,32 +215,35 @@ func (l *walLogs) due(out []walFile) []walFile {
 // it holds something open that can keep the log from being reset. Tracker.mu is
 // held.
 func (c *Conn) movedWAL(moved, open bool) {
-	if c.wal == nil {
-		return
-	}
-	if moved {
-		c.wal.moved = true
-	}
-	c.pinsWAL(open)
-}
-
-func (c *Conn) pinsWAL(open bool) {
+	n := 0
 	switch {
 	case open && !c.seen.pins:
-		c.wal.pins++
+		n = 1
 	case !open && c.seen.pins:
-		c.wal.pins--
+		n = -1
 	}
 	c.seen.pins = open
+	if moved || n != 0 {
+		c.logs(func(w *walLog) {
+			w.moved = w.moved || moved
+			w.pins += n
+		})
+	}
 }
 
 // limit returns the lowest wal_limit of the pools that the reaper looks at, 0 if
 // there is none.
 func (w *walLog) limit() (limit int64) {
-	for _, c := range w.conns {
+	see := func(c *Conn) {
 		if l := c.pool.policy.Load().WALLimit; l > 0 && (limit == 0 || l < limit) && c.pool.watched() {
 			limit = l
 		}
+	}
+	for _, c := range w.conns {
+		see(c)
+	}
+	for c := range w.attached {
+		see(c)
 	}
 	return limit
 }

@@ -53,10 +53,13 @@ func TestWALOfManyFiles(t *testing.T) {
 		// What moves, or is open, is measured wherever the turn is.
 		basic := l.pool(Basic, limits(nil))
 		l.on(basic, file(7))
-		tx, rows, raw, lost, busy := conns[20], conns[40], conns[60], conns[80], conns[100]
+		tx, rows, raw, lost, busy, left := conns[20], conns[40], conns[60], conns[80], conns[100], conns[120]
 		tx.begin("BEGIN", "")
 		rows.query("SELECT", "")
 		raw.do(raw.HandedOut)
+		left.do(left.HandedOut)
+		left.do(func() { left.TakenBack(TxRead, "") })
+		left.in()
 		lost.Lost()
 		busy.enter()
 		l.sleep(mins)
@@ -67,12 +70,12 @@ func TestWALOfManyFiles(t *testing.T) {
 			grow(size)
 			conns[140].touch()
 			l.sleep(mins)
-			for _, i := range []int{7, 20, 40, 60, 80, 100, 140} {
+			for _, i := range []int{7, 20, 40, 60, 80, 100, 120, 140} {
 				if got := pools[i].Stats().WALBytes; got != size {
 					t.Errorf("file %d has %d bytes, want %d", i, got, size)
 				}
 			}
-			if got := sizes()[size]; got > restingFiles+7 {
+			if got := sizes()[size]; got > restingFiles+8 {
 				t.Errorf("%d files were measured", got)
 			}
 		}
@@ -84,7 +87,7 @@ func TestWALOfManyFiles(t *testing.T) {
 		for i, w := range l.wals.list {
 			var pins, blind int
 			for _, c := range w.conns {
-				if c.tx.id != 0 || c.rows.n > 0 || c.raw {
+				if c.tx.id != 0 || c.rows.n > 0 || c.raw || c.left() != nil {
 					pins++
 				}
 				if c.unwatched {
@@ -108,17 +111,40 @@ func TestWALLogs(t *testing.T) {
 	}
 	tr.reaper.running = true // it does not look
 	var open []*Conn
+	// A file has one number as long as it is open, and several paths.
+	file := func() (f File) {
+		if n := random.IntN(6); n > 0 {
+			f = File{Path: fmt.Sprintf("/%d/%d", n, random.IntN(2)), Device: 1, Inode: uint64(n)}
+		}
+		return f
+	}
+	attach := func(c *Conn) {
+		var all []Attached
+		for i := range random.IntN(4) {
+			all = append(all, Attached{fmt.Sprint(i), file()})
+		}
+		c.Attached(all)
+	}
 	for range 5000 {
-		if len(open) > 0 && random.IntN(2) == 0 {
+		if len(open) > 0 && random.IntN(3) == 0 {
+			c := open[random.IntN(len(open))]
+			attach(c)
+			tr.mu.Lock()
+			open[random.IntN(len(open))].movedWAL(random.IntN(2) == 0, random.IntN(2) == 0)
+			if random.IntN(50) == 0 {
+				tr.unwatchLocked(c)
+			}
+			tr.mu.Unlock()
+		} else if len(open) > 0 && random.IntN(2) == 0 {
 			i := random.IntN(len(open))
 			open[i].Close()
 			open[i] = open[len(open)-1]
 			open = open[:len(open)-1]
 		} else {
 			c := pools[random.IntN(3)].New(false, "")
-			// A file has one number as long as it is open, and several paths.
-			if n := random.IntN(6); n > 0 {
-				c.OpenedFile(File{Path: fmt.Sprintf("/%d/%d", n, random.IntN(2)), Device: 1, Inode: uint64(n)})
+			c.OpenedFile(file())
+			if random.IntN(2) == 0 {
+				attach(c) // by a ConnectHook
 			}
 			c.Register(still{})
 			open = append(open, c)
@@ -127,20 +153,40 @@ func TestWALLogs(t *testing.T) {
 		for place, w := range tr.wals.list {
 			conns += len(w.conns)
 			keys += 2
-			if w.place != place || len(w.conns) == 0 {
+			if w.place != place || len(w.conns)+len(w.attached) == 0 {
 				t.Fatalf("log %d: place %d, %d connections", place, w.place, len(w.conns))
 			}
-			watched := 0
+			var has []*Conn
+			for _, c := range open {
+				if len(c.hasLocked(w.file)) > 0 {
+					has = append(has, c)
+					if (c.wal == w) == w.attached[c] {
+						t.Fatalf("%+v has the log as the main one %v, as an attached one %v", c.file, c.wal == w, w.attached[c])
+					}
+				}
+			}
+			if len(has) != len(w.conns)+len(w.attached) {
+				t.Fatalf("%d connections have %+v, want %d", len(w.conns)+len(w.attached), w.file, len(has))
+			}
+			var watched, blind, pins int
 			for i, c := range w.conns {
-				if c.wal != w || c.walSlot != i || !c.file.Same(w.file) {
+				if c.wal != w || int(c.walSlot) != i || !c.file.Same(w.file) {
 					t.Fatalf("%+v is in the log of %+v", c.file, w.file)
 				}
+			}
+			for _, c := range has {
 				if c.pool.watched() {
 					watched++
 				}
+				if c.unwatched {
+					blind++
+				}
+				if c.seen.pins {
+					pins++
+				}
 			}
-			if w.watched != watched || w.blind != len(w.conns)-watched {
-				t.Fatalf("%d are looked at and %d not, want %d of %d", w.watched, w.blind, watched, len(w.conns))
+			if w.watched != watched || w.blind != blind || w.pins != pins {
+				t.Fatalf("%d are looked at, %d not, %d pin it, want %d, %d and %d", w.watched, w.blind, w.pins, watched, blind, pins)
 			}
 			for _, other := range tr.wals.list[:place] {
 				if other.file.Same(w.file) {

@@ -99,6 +99,9 @@ func (t *Tracker) openLeaks() (leaks []*Leak, lost []string) {
 			add(&c.lease)
 		}
 		add(&c.tx)
+		if r := c.left(); r != nil {
+			add(r)
+		}
 		for r := c.rows.head; r != nil; r = r.next {
 			add(r)
 		}
