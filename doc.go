@@ -25,7 +25,9 @@
 //	rows, their connection in use        leak_after      closed at the next check, these rows alone
 //	rows that nothing points to          when collected  closed at once
 //	transaction, its lease idle          leak_after      rolled back at the next check
-//	transaction, busy or not             tx_timeout      interrupted and rolled back at once
+//	transaction, old, at work            tx_timeout      not as long as it works; reported each tx_timeout
+//	transaction, old, at rest            tx_timeout      rolled back once it did nothing for a tenth of that
+//	transaction, however busy            tx_limit        interrupted and rolled back at once
 //	BEGIN by SQL text, left in the pool  1s              rolled back after leak_after
 //	statement that nothing points to     when collected  closed at once
 //	statements of one text, or one line  max_statements  reported

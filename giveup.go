@@ -150,11 +150,11 @@ func (r reopening) works() bool {
 // connection that is open answers what needs no lock.
 func (r reopening) keepsWAL() bool { return identify(r.path + "-wal").known() }
 
-// renew refreshes the connection where it is. Who asked for connections to be closed
-// is told why one stays open. The caller is inside the gate.
+// renew refreshes the connection where it is, and tells why it stays open. The caller
+// is inside the gate.
 func (c *conn) renew(reason tracker.Reason, why string) tracker.Outcome {
 	c.refresh(reason)
-	if why != "" && !c.refreshes() {
+	if why != "" {
 		c.rec.ReportKept(why)
 	}
 	return tracker.Refreshed
