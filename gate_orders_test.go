@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"weak"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -378,4 +379,39 @@ func TestOrderBesideRaw(t *testing.T) {
 		t.Errorf("the rows: %v", err)
 	}
 	rows.Close()
+}
+
+// The raw connection comes back from a program that met an error there which rolled
+// its transaction back. What asks SQLite whether it did is not stopped by an order for
+// that transaction: without an answer the guard would take it for committed.
+func TestOrderAtTheEndOfRaw(t *testing.T) {
+	t.Parallel()
+	g, s := stepped(t, Config{})
+	run(t, g, createT, "INSERT INTO t VALUES(1)", "BEGIN", "INSERT INTO t VALUES('first half')")
+	sc := g.conn(t)
+	c := g.last()
+	o := lateOrder(c)
+	c.Raw()
+	g.opening = nil
+	abort := func() {
+		_, err := s.sqliteConn.ExecContext(background, "INSERT OR ROLLBACK INTO t VALUES(1)", nil)
+		wantCode(t, "in Raw", err, sqlite3.ErrConstraint)
+	}
+	abort()
+	run(t, g.conn(t), "INSERT INTO t VALUES(10)") // the page cache of the other goes
+	ok(s.sqliteConn.ExecContext(background, "SELECT count(*) FROM t", nil))
+	abort()
+	asked := false
+	s.next = func() {
+		asked = true
+		if out := (control{weak.Make(c)}).Carry(o); out != tracker.Void {
+			t.Errorf("the order's outcome is %v, want %v", out, tracker.Void)
+		}
+	}
+	check(sc.Close())
+	s.next = nil
+	if !asked {
+		t.Error("SQLite was not asked")
+	}
+	wantErr(t, "the second half", try(g, "INSERT INTO t VALUES('second half')"), ErrTxAborted)
 }

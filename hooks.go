@@ -9,7 +9,6 @@ func (c *conn) takeBack(f uint64) {
 	if !c.raw.Load() {
 		return
 	}
-	c.raw.Store(false)
 	c.session.keep(c, "the raw connection was handed out")
 	if f&dead == 0 {
 		c.sync()
@@ -20,6 +19,8 @@ func (c *conn) takeBack(f uint64) {
 		c.texts.stop()  // and set an authorizer
 		c.installBusy() // and set a timeout
 	}
+	// Only now: until here no order stops what asks SQLite about the transaction.
+	c.raw.Store(false)
 }
 
 // Close closes the connection. It does not wait for an operation that another goroutine

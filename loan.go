@@ -76,6 +76,9 @@ func (c *conn) metRaw(f uint64) uint64 {
 		return f
 	}
 	c.sync()
+	if c.txn.open && c.loan.tx != c.txn.id {
+		c.lend()
+	}
 	return f | c.gate.word.Load()&tombed
 }
 
@@ -91,9 +94,6 @@ func (c *conn) sync() {
 	case !auto && !c.txn.open && c.txn.tomb == nil:
 		c.beginTx(context.Background(), "")
 		c.rec.TxOfLease()
-	}
-	if c.raw.Load() && c.txn.open && c.loan.tx != c.txn.id {
-		c.lend()
 	}
 }
 
