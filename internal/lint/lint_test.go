@@ -85,6 +85,10 @@ var layers = []layer{
 		path: "./internal/lint",
 		why:  "it only runs the go command",
 	},
+	{
+		path: "./internal/model",
+		why:  "it reads the source and imports nothing of the module",
+	},
 }
 
 // modules are what the library's go.mod may require directly.
