@@ -372,8 +372,8 @@ func (s *sudden) TxStateOf(schema string) TxState {
 // A connection at rest that is taken, and used, between two looks at it is not known to
 // hold what was left.
 func TestLeftBesideACheckOut(t *testing.T) {
-	file := File{Path: filepath.Join(t.TempDir(), "a.db")}
 	for _, raw := range []TxState{TxNone, TxRead} {
+		file := File{Path: filepath.Join(t.TempDir(), "a.db")} // whose WAL is small at first
 		inBubble(t, func(l *lab) {
 			p := l.pool(Observe, limits(walLimit))
 			me, f := l.on(p, file), l.on(p, file)
