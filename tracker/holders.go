@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Who is in the way of an operation that failed. SQLite says neither which of its
@@ -28,7 +29,11 @@ func (c *Conn) inQuestion(reason Reason, query string) []openFile {
 		}
 	}
 	if schema := changes(query); schema != "" {
-		left(func(f openFile) bool { return strings.EqualFold(f.Schema, schema) })
+		// With a WAL nobody keeps a reader out.
+		reads := readsToo(query)
+		left(func(f openFile) bool {
+			return strings.EqualFold(f.Schema, schema) || reads && !hasWAL(f.File.Path)
+		})
 	}
 	if len(all) == 1 {
 		return all
@@ -70,6 +75,17 @@ func changes(query string) string {
 		schema = schema[1 : n-1]
 	}
 	return schema
+}
+
+// readsToo reports whether a text that changes a table may read another one.
+func readsToo(query string) bool {
+	words := strings.FieldsFunc(strings.ToUpper(query), func(r rune) bool { return !unicode.IsLetter(r) })
+	for i, w := range words {
+		if w == "SELECT" || w == "IN" || w == "FROM" && i > 0 && words[i-1] != "DELETE" {
+			return true
+		}
+	}
+	return false
 }
 
 // inTheWay is a connection that may hold a lock, and what it holds.
