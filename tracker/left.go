@@ -60,6 +60,14 @@ func (c *Conn) left() *Resource {
 	return c.more.left
 }
 
+// leaves reports whether something is known to be left. A lease that had the real
+// connection and left nothing makes no file one that is looked at each time. Conn.mu is
+// held.
+func (c *Conn) leaves() bool {
+	r := c.left()
+	return r != nil && r.id != 0
+}
+
 // generation counts the operations on the connection. What was seen of it and what
 // SQLite says of it belong together if it is the same before and behind.
 func (c *Conn) generation() uint64 { return c.word.Load() &^ FlagBits }

@@ -169,7 +169,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		}
 		c.was, s.active, c.fresh, s.rested = word, now, false, false
 	}
-	c.movedWAL(moved || busy, c.tx.id != 0 || c.rows.n > 0 || c.raw || c.left() != nil)
+	c.movedWAL(moved || busy, c.tx.id != 0 || c.rows.n > 0 || c.raw || c.leaves())
 	if s.leased = c.leased; c.leased {
 		c.lease.see(now)
 		c.stampLease(t.now())
@@ -381,6 +381,7 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 		if c.lease.watch.taken {
 			return
 		}
+		c.lease.forgottenToo(reason, limit, idle)
 		if _, fresh := c.suspect(f, &c.lease, reason, limit, now, idle); fresh && c.pool.mode == Enforce && !c.raw {
 			f.orders = append(f.orders, &Order{Scope: ScopeRelease, Reason: reason, Word: word, conn: c})
 		}
