@@ -9,8 +9,9 @@ type Database struct {
 
 // Databases lists the databases that the connection has open, main first. temp is
 // among them once it holds something. ok is false when that is not known, as with
-// an SQLite older than 3.39. It takes no mutex, and the connection must not attach
-// or detach meanwhile.
+// an SQLite older than 3.39. It waits for a running statement: SQLite itself takes no
+// mutex for it, and an ATTACH beside it, which a program may run on a connection that it
+// has kept, would move what is read.
 //
 // https://www.sqlite.org/c3ref/db_name.html
 // https://www.sqlite.org/c3ref/db_filename.html

@@ -17,6 +17,7 @@ extern WEAK int sqlite3_file_control(sqlite3*, const char*, int, void*); // c3re
 extern WEAK int sqlite3_extended_errcode(sqlite3*);                    // c3ref/errcode.html
 extern WEAK sqlite3_mutex *sqlite3_db_mutex(sqlite3*);                 // c3ref/db_mutex.html
 extern WEAK int sqlite3_mutex_try(sqlite3_mutex*);                     // c3ref/mutex_alloc.html
+extern WEAK void sqlite3_mutex_enter(sqlite3_mutex*);                  // c3ref/mutex_alloc.html
 extern WEAK void sqlite3_mutex_leave(sqlite3_mutex*);                  // c3ref/mutex_alloc.html
 extern WEAK int sqlite3_prepare_v2(sqlite3*, const char*, int, sqlite3_stmt**, const char**); // c3ref/prepare.html
 extern WEAK int sqlite3_step(sqlite3_stmt*);                           // c3ref/step.html
@@ -56,6 +57,14 @@ static int capi_try(sqlite3 *db, sqlite3_mutex **m) {
 	if (!sqlite3_db_mutex || !sqlite3_mutex_try || !sqlite3_mutex_leave) return 0;
 	*m = sqlite3_db_mutex(db);
 	return !*m || sqlite3_mutex_try(*m) == 0;
+}
+
+// capi_enter enters the connection's mutex, and returns NULL if there is none.
+static sqlite3_mutex *capi_enter(sqlite3 *db) {
+	if (!sqlite3_db_mutex || !sqlite3_mutex_enter || !sqlite3_mutex_leave) return NULL;
+	sqlite3_mutex *m = sqlite3_db_mutex(db);
+	if (m) sqlite3_mutex_enter(m);
+	return m;
 }
 
 static void capi_left(sqlite3_mutex *m) {
@@ -124,6 +133,10 @@ static long long capi_try_cache_size(sqlite3 *db) {
 #cgo nocallback capi_databases_missing
 #cgo noescape capi_database_at
 #cgo nocallback capi_database_at
+#cgo noescape capi_enter
+#cgo nocallback capi_enter
+#cgo noescape capi_left
+#cgo nocallback capi_left
 #cgo noescape capi_try_txn_state
 #cgo nocallback capi_try_txn_state
 #cgo noescape capi_data_version
@@ -133,9 +146,16 @@ static long long capi_try_cache_size(sqlite3 *db) {
 */
 import "C"
 
-import "unsafe"
+import (
+	"runtime"
+	"unsafe"
+)
 
 func databases(db unsafe.Pointer) (all []Database, ok bool) {
+	runtime.LockOSThread() // whose the mutex is
+	defer runtime.UnlockOSThread()
+	mutex := C.capi_enter((*C.sqlite3)(db))
+	defer C.capi_left(mutex)
 	for i := C.int(0); ; i++ {
 		d := C.capi_database_at((*C.sqlite3)(db), i)
 		if d.name == nil {
