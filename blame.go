@@ -74,9 +74,18 @@ func (c *conn) leftBehind() {
 		case now == capi.TxnNone:
 			state = tracker.TxNone
 		case !c.txn.open && len(c.rows) == 0: // else SQLite speaks of what is known
-			state = txStates[now]
+			state, c.remains = txStates[now], true
 			query, _ = c.db().BusySQL()
 		}
 	}
 	c.rec.TakenBack(state, query)
+}
+
+// stillLeft looks, at check-out, whether what was left behind is over by now: nobody
+// tells, and what the lease that begins holds is its own.
+func (c *conn) stillLeft() {
+	if now, ok := c.db().TryTxnState(""); ok && now == capi.TxnNone {
+		c.remains = false
+		c.rec.NothingLeft()
+	}
 }

@@ -36,6 +36,8 @@ type conn struct {
 	busyHandler, progress bool
 	// raw: the real connection was handed out in this lease.
 	raw atomic.Bool
+	// remains: a lease that had the real connection left something open on it.
+	remains bool
 	// waiting says that something is handed, so that nobody has to lock to know
 	// that there is nothing.
 	waiting  atomic.Bool

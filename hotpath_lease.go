@@ -40,9 +40,12 @@ func (c *conn) ResetSession(ctx context.Context) error {
 		c.leave(nil)
 		return driver.ErrBadConn
 	}
-	if c.waiting.Load() || c.wrapped {
+	if c.waiting.Load() || c.wrapped || c.remains {
 		c.rec.Recorded()
 		c.drain()
+		if c.remains {
+			c.stillLeft()
+		}
 		if c.wrapped && !c.shownReset(f) {
 			c.leave(nil)
 			return driver.ErrBadConn

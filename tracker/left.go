@@ -43,6 +43,19 @@ func (c *Conn) TakenBack(state TxState, query string) {
 	}
 }
 
+// NothingLeft records that what a lease with the real connection left behind is over.
+func (c *Conn) NothingLeft() {
+	var leak *Leak
+	c.lock()
+	if r := c.left(); r != nil {
+		leak = c.closeLocked(r)
+	}
+	c.unlock()
+	if leak != nil {
+		c.settle(EventRecovered, leak)
+	}
+}
+
 // leavingLocked returns what was left, to be changed. Tracker.mu and Conn.mu are held.
 func (c *Conn) leavingLocked() *Resource {
 	m := c.moreLocked()
