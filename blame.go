@@ -24,6 +24,19 @@ func (k control) TxState() tracker.TxState { return k.TxStateOf("") }
 // the gate is free and nobody is inside SQLite beside it: a program may use a
 // connection that it has seen in a ConnectHook or by Raw whenever it likes.
 func (k control) TxStateOf(schema string) tracker.TxState {
+	return k.state(func(c *conn) (capi.TxnState, bool) { return c.db().TryTxnState(schema) })
+}
+
+// KeptLock returns which lock the connection keeps on a database's file without a
+// transaction. That of a shared cache may be another connection's.
+func (k control) KeptLock(schema string) tracker.TxState {
+	return k.state(func(c *conn) (capi.TxnState, bool) {
+		kept, ok := c.db().TryKeptLock(schema)
+		return kept, ok && c.gate.shared == nil
+	})
+}
+
+func (k control) state(ask func(c *conn) (capi.TxnState, bool)) tracker.TxState {
 	c := k.conn.Value()
 	if c == nil || !c.gate.try() {
 		return tracker.TxUnknown
@@ -35,7 +48,7 @@ func (k control) TxStateOf(schema string) tracker.TxState {
 	if c.raw.Load() { // the program may be inside SQLite beside the gate
 		return tracker.TxUnknown
 	}
-	state, ok := c.db().TryTxnState(schema)
+	state, ok := ask(c)
 	if !ok {
 		return tracker.TxUnknown
 	}

@@ -150,3 +150,22 @@ func (c *Conn) txState(schemas ...string) TxState {
 	}
 	return most
 }
+
+// keepsLock returns who had the connection keep a lock on the file without a
+// transaction, nil if it does not. A PRAGMA that went past the guard, in a ConnectHook
+// or on the real connection, is known by its effect alone; and a lock stays until the
+// file is used next, also when the PRAGMA was taken back.
+func (w *inTheWay) keepsLock() *keeps {
+	k, ok := w.conn.control.(interface{ KeptLock(schema string) TxState })
+	if !ok {
+		return w.keeps
+	}
+	kept := k.KeptLock(w.file.Schema)
+	switch {
+	case kept == TxNone:
+		return nil
+	case w.keeps == nil && (kept == TxWrite || kept == TxRead && !hasWAL(w.file.File.Path)):
+		return new(keeps)
+	}
+	return w.keeps
+}

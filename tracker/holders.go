@@ -256,8 +256,8 @@ func (w *inTheWay) holders(reason Reason) (out []Holder) {
 	case w.unknown:
 		return []Holder{raw(lease, true)}
 	case w.state == TxNone:
-		if w.keeps != nil && !w.own && !w.twice {
-			h := named(Held{Kind: KindConnection, Pool: w.conn.pool.name, ConnectionID: w.conn.id, Stack: w.keeps.at.PCs(), stack: w.keeps.at})
+		if by := w.keepsLock(); by != nil && !w.own && !w.twice {
+			h := named(Held{Kind: KindConnection, Pool: w.conn.pool.name, ConnectionID: w.conn.id, Stack: by.at.PCs(), stack: by.at})
 			h.Through, h.Maybe = ThroughLockingMode, true
 			return []Holder{h}
 		}

@@ -62,6 +62,7 @@ func location(any) (loc *time.Location, ok bool) { return nil, false }
 
 func databases(unsafe.Pointer) ([]Database, bool)         { return nil, false }
 func tryTxnState(unsafe.Pointer, string) (TxnState, bool) { return TxnNone, false }
+func tryLockState(unsafe.Pointer, string) int             { return -1 }
 func dataVersion(unsafe.Pointer, string) (uint32, bool)   { return 0, false }
 func lastError(unsafe.Pointer) int                        { return 0 }
 func tryCacheSize(unsafe.Pointer) (int64, bool)           { return 0, false }

@@ -34,6 +34,21 @@ func (d DB) TryTxnState(schema string) (state TxnState, ok bool) {
 	return tryTxnState(d.p, schema)
 }
 
+// TryKeptLock returns which lock the connection keeps on the schema's file while no
+// transaction of it is open, as by PRAGMA locking_mode=EXCLUSIVE: with TxnRead nobody can
+// write, with TxnWrite nobody can read. One that has a write-ahead log keeps TxnRead all
+// the time. It does not wait, and ok is false if somebody is inside the connection, a
+// transaction is open, or it is not known.
+//
+// https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntllockstate
+func (d DB) TryKeptLock(schema string) (kept TxnState, ok bool) {
+	if d.p == nil {
+		return TxnNone, false
+	}
+	level := tryLockState(d.p, schema)
+	return TxnState(min(max(level, 0), 2)), level >= 0
+}
+
 // DataVersion returns a number that changes when the connection commits a change
 // of the schema's database, or finds that somebody else has. It does not change by
 // a ROLLBACK, except one that throws the page cache away because of an error of

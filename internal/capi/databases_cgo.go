@@ -79,6 +79,17 @@ static int capi_try_txn_state(sqlite3 *db, const char *schema) {
 	return state;
 }
 
+// capi_try_lock_state returns SQLITE_LOCK_NONE (0) to _EXCLUSIVE (4), -1 if it is not
+// known, or a transaction is open.
+static int capi_try_lock_state(sqlite3 *db, const char *schema) {
+	sqlite3_mutex *m;
+	int level = -1;
+	if (!sqlite3_txn_state || !sqlite3_file_control || !capi_try(db, &m)) return -1;
+	if (sqlite3_txn_state(db, schema) || sqlite3_file_control(db, schema, 1, &level)) level = -1; // SQLITE_FCNTL_LOCKSTATE
+	capi_left(m);
+	return level;
+}
+
 typedef struct { int ok; unsigned version; } capi_version;
 
 static capi_version capi_data_version(sqlite3 *db, const char *schema) {
@@ -139,6 +150,8 @@ static long long capi_try_cache_size(sqlite3 *db) {
 #cgo nocallback capi_left
 #cgo noescape capi_try_txn_state
 #cgo nocallback capi_try_txn_state
+#cgo noescape capi_try_lock_state
+#cgo nocallback capi_try_lock_state
 #cgo noescape capi_data_version
 #cgo nocallback capi_data_version
 #cgo noescape capi_last_error
@@ -173,6 +186,12 @@ func cName(schema string) *C.char {
 		return nil
 	}
 	return C.CString(schema)
+}
+
+func tryLockState(db unsafe.Pointer, schema string) int {
+	name := cName(schema)
+	defer C.free(unsafe.Pointer(name))
+	return int(C.capi_try_lock_state((*C.sqlite3)(db), name))
 }
 
 func tryTxnState(db unsafe.Pointer, schema string) (TxnState, bool) {
