@@ -134,10 +134,13 @@ func (c *Conn) hasLocked(file File) (schemas []string) {
 }
 
 // txState returns what SQLite says of the transaction in these databases of the
-// connection, the furthest it has gone in any.
+// connection, the furthest it has gone in any; without any in all.
 func (c *Conn) txState(schemas ...string) TxState {
+	t := c.pool.tracker
+	t.asking.Lock()
+	defer t.asking.Unlock()
 	k, ok := c.control.(DatabaseControl)
-	if !ok {
+	if !ok || len(schemas) == 0 {
 		return c.control.TxState()
 	}
 	most := TxUnknown
@@ -160,7 +163,10 @@ func (w *inTheWay) keepsLock() *keeps {
 	if !ok {
 		return w.keeps
 	}
+	t := w.conn.pool.tracker
+	t.asking.Lock()
 	kept := k.KeptLock(w.file.Schema)
+	t.asking.Unlock()
 	switch {
 	case kept == TxNone:
 		return nil

@@ -150,7 +150,7 @@ func (c *Conn) holders(files []openFile, reason Reason, own bool) (out []Holder)
 		switch {
 		case w.raw:
 		case w.own: // its temp database counts, too
-			w.state = w.conn.control.TxState()
+			w.state = w.conn.txState()
 		default: // only if its gate is free
 			w.state = w.conn.txState(w.file.Schema)
 		}

@@ -3,6 +3,9 @@ package tracker
 import (
 	"fmt"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -41,6 +44,50 @@ func TestReviewRawLeaseIsForgottenBesideAWAL(t *testing.T) {
 		held := l.Held()
 		if len(held) != 1 || held[0].Suspect == nil || held[0].Suspect.Reason != ReasonLeakAfter {
 			t.Errorf("%+v", held)
+		}
+	})
+}
+
+// gated is a fake whose gate lets one in at a time, as a driver's does, and whose answer
+// takes a while.
+type gated struct {
+	*several
+	inside atomic.Bool
+}
+
+func (g *gated) TxStateOf(schema string) TxState {
+	if !g.inside.CompareAndSwap(false, true) {
+		return TxUnknown
+	}
+	defer g.inside.Store(false)
+	for range 1000 {
+		runtime.Gosched()
+	}
+	return g.several.TxStateOf(schema)
+}
+
+// Several that are blocked at the same time ask the same connections. None of them takes
+// another one's question for an operation that is running, which may hold the lock.
+func TestReviewSeveralAskAtOnce(t *testing.T) {
+	file := File{Path: filepath.Join(t.TempDir(), "a.db")}
+	inBubble(t, func(l *lab) {
+		f := l.on(l.pool(Observe, limits(nil)), file)
+		f.begin("BEGIN", "") // and nothing else: it has no lock
+		s := &gated{several: f.with(map[string]TxState{"main": TxNone})}
+		l.Tracker.mu.Lock()
+		f.control = s
+		l.Tracker.mu.Unlock()
+		var wait sync.WaitGroup
+		for range 4 {
+			me := l.on(l.pool(Observe, limits(nil)), file)
+			wait.Go(func() { me.Blocked(ReasonBusy, false) })
+		}
+		wait.Wait()
+		l.told()
+		for _, e := range l.History() {
+			if e.Type == EventBlocked && len(e.Blame.Holders) > 0 {
+				t.Errorf("%v", e.Blame)
+			}
 		}
 	})
 }

@@ -34,6 +34,11 @@ type Tracker struct {
 	leaks   history // of leaks alone, for LeakHistory
 	queue   queue
 
+	// asking is held while a driver is asked for a connection's state, which crosses its
+	// gate: who is blocked does not take the question of another one for an operation
+	// that is running. A driver does not wait then. No other lock is held with it.
+	asking sync.Mutex
+
 	// mu guards the rest. It is never held while a driver, a callback or a
 	// logger runs. Order: Tracker.mu, then Conn.mu.
 	mu         sync.Mutex
