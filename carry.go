@@ -207,6 +207,10 @@ func (c *conn) releaseMemory() {
 	}
 }
 
+// closers bounds the handles that are being closed at the same time, for each may keep
+// a thread: hundreds of leases may be reaped at one look.
+var closers = make(chan struct{}, 64)
+
 // die marks the connection dead and closes its handle on a goroutine of its
 // own: the last close of a file checkpoints its WAL, half a second for 200 MB.
 func (c *conn) die(err error) {
@@ -217,7 +221,11 @@ func (c *conn) die(err error) {
 	c.rec.ForceClosed()
 	theWatchdog.remove(&c.watch)
 	h := c.takeHandle()
-	c.rec.Pool().Tracker().Go(func() { h.close() })
+	c.rec.Pool().Tracker().Go(func() {
+		closers <- struct{}{}
+		defer func() { <-closers }()
+		h.close()
+	})
 }
 
 // carryCondemned carries out, on the owner's way back from SQLite, what came
