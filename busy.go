@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 )
 
 // Waiting for a lock. SQLite's own busy handler sleeps up to 100 ms between
@@ -59,10 +60,10 @@ func namesBusyTimeout(class textClass, query string) bool {
 		}
 		i += n
 		at, end := i-len(busy), i+1+len(timeout)
-		if at < 0 || end > len(query) || !equalFoldSQL(query[at:i], busy) || !equalFoldSQL(query[i+1:end], timeout) {
+		if at < 0 || end > len(query) || !sqltext.EqualFold(query[at:i], busy) || !sqltext.EqualFold(query[i+1:end], timeout) {
 			continue
 		}
-		if !function || at >= len(pragma) && equalFoldSQL(query[at-len(pragma):at], pragma) {
+		if !function || at >= len(pragma) && sqltext.EqualFold(query[at-len(pragma):at], pragma) {
 			return true
 		}
 	}

@@ -47,6 +47,10 @@ type Config struct {
 	// NoStacks switches the recording of call sites off: reports then do not
 	// say where a resource was opened. In a DSN: _leakguard_stacks=off.
 	NoStacks bool
+	// SQL says how the pool's SQL texts are told in reports, logs and errors: without
+	// the values that are written in them (the zero value), in full, or not at all.
+	// In a DSN: _leakguard_sql=redacted, full or off.
+	SQL tracker.SQLText
 
 	// Tracker is where the pool registers its resources. Nil: the process-wide
 	// tracker.Default(). Several pools may share one Tracker.

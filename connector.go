@@ -80,6 +80,7 @@ func newConnector(cfg Config) (*Connector, error) {
 		Mode:     cfg.Mode,
 		Policy:   cfg.Policy,
 		NoStacks: cfg.NoStacks,
+		SQL:      cfg.SQL,
 		Logger:   cfg.Logger,
 		Missing:  capi.Missing(),
 	})

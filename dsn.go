@@ -32,6 +32,8 @@ var dsnParams = []dsnParam{
 		dsnText, func(c *Config) *string { return &c.Name }),
 	dsnField(dsnPrefix+"_stacks", "on or off: record the call sites",
 		dsnStacks, func(c *Config) *bool { return &c.NoStacks }),
+	dsnField(dsnPrefix+"_sql", "redacted, full or off: how SQL texts are told",
+		dsnSQL, func(c *Config) *tracker.SQLText { return &c.SQL }),
 
 	dsnLimit("max_lifetime", "age at which a connection is given up",
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.MaxLifetime }),
@@ -101,6 +103,7 @@ func dsnLimit[T any](limit, doc string, k dsnKind[T], field func(*tracker.Policy
 //	_leakguard                  mode: enforce, observe, basic or off
 //	_leakguard_name             name of the pool in reports and metrics
 //	_leakguard_stacks           on or off: record the call sites
+//	_leakguard_sql              redacted, full or off: how SQL texts are told
 //	_leakguard_max_lifetime     age at which a connection is given up
 //	_leakguard_max_idle         time in the pool after which a connection is given up
 //	_leakguard_leak_after       time without activity that makes a lease a suspect
@@ -369,6 +372,16 @@ var dsnExpiry = dsnKind[tracker.Expiry]{
 		return e, err
 	},
 	format: tracker.Expiry.String,
+}
+
+var dsnSQL = dsnKind[tracker.SQLText]{
+	parse: func(s string) (t tracker.SQLText, err error) {
+		if t.UnmarshalText([]byte(s)) != nil {
+			err = errors.New("want redacted, full or off")
+		}
+		return t, err
+	},
+	format: tracker.SQLText.String,
 }
 
 var dsnText = dsnKind[string]{

@@ -87,6 +87,9 @@ func TestParseDSN(t *testing.T) {
 		{"a?_leakguard_name=100%", "a", func(c *Config) { c.Name = "100%" }},
 		{"a?_leakguard_stacks=on", "a", nil},
 		{"a?_leakguard_stacks=off", "a", func(c *Config) { c.NoStacks = true }},
+		{"a?_leakguard_sql=redacted", "a", nil},
+		{"a?_leakguard_sql=full", "a", func(c *Config) { c.SQL = tracker.SQLFull }},
+		{"a?_leakguard_sql=off", "a", func(c *Config) { c.SQL = tracker.SQLOff }},
 		{"a?_leakguard_max_lifetime=1h30m", "a", func(c *Config) { c.Policy.MaxLifetime = 90 * time.Minute }},
 		{"a?_leakguard_max_idle=0", "a", func(c *Config) { c.Policy.MaxIdle = 0 }},
 		{"a?_leakguard_leak_after=0s", "a", func(c *Config) { c.Policy.LeakAfter = 0 }},
@@ -135,7 +138,7 @@ func TestParseDSN(t *testing.T) {
 
 func TestParseDSNErrors(t *testing.T) {
 	const (
-		known = `Known keys: _leakguard, _leakguard_name, _leakguard_stacks, _leakguard_max_lifetime, ` +
+		known = `Known keys: _leakguard, _leakguard_name, _leakguard_stacks, _leakguard_sql, _leakguard_max_lifetime, ` +
 			`_leakguard_max_idle, _leakguard_leak_after, _leakguard_tx_timeout, _leakguard_tx_limit, _leakguard_max_access, ` +
 			`_leakguard_max_statements, _leakguard_max_pools, _leakguard_wal_limit, _leakguard_conn_memory, _leakguard_leak_memory, _leakguard_pressure, _leakguard_expire, ` +
 			`_leakguard_check_interval, _leakguard_memory_interval`
@@ -154,6 +157,7 @@ func TestParseDSNErrors(t *testing.T) {
 		{"a?_leakguard=observe#frag", `_leakguard="observe#frag": ` + mode},
 		{"a?_leakguard=observe?x=1", `_leakguard="observe?x=1": ` + mode},
 		{"?_leakguard=x%0a", `_leakguard="x\n": ` + mode},
+		{"a?_leakguard_sql=on", `_leakguard_sql="on": want redacted, full or off`},
 		{"a?_leakguard_stacks=true", `_leakguard_stacks="true": want on or off`},
 		{"a?_leakguard_name=a%zz", `_leakguard_name="a%zz": want "%" in a value escaped as %25`},
 		{"a?_leakguard_name=%%", `_leakguard_name="%%": want "%" in a value escaped as %25`},
@@ -338,6 +342,7 @@ func TestDSNEveryKeyRoundTrips(t *testing.T) {
 		"_leakguard_leak_memory":     "12345",
 		"_leakguard_pressure":        "0.9",
 		"_leakguard_expire":          "close",
+		"_leakguard_sql":             "full",
 		"_leakguard_check_interval":  "5s",
 		"_leakguard_memory_interval": "250ms",
 	}
@@ -376,7 +381,7 @@ func TestDSNEveryKeyRoundTrips(t *testing.T) {
 		t.Errorf("%d values for %d keys", len(values), len(dsnParams))
 	}
 	// Every limit there is has a key.
-	if n := reflect.TypeFor[tracker.Policy]().NumField() + 3; n != len(changed) {
+	if n := reflect.TypeFor[tracker.Policy]().NumField() + 4; n != len(changed) {
 		t.Errorf("%d fields are reached by a key, want %d", len(changed), n)
 	}
 	c, err := ParseDSN(all)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -91,11 +92,12 @@ type TxAbortedError struct {
 	Cause error
 }
 
-// Error tells what to do, and why if there is a Cause.
+// Error tells what to do, and why if there is a Cause, without what its message has in
+// quotes: that may be the program's data.
 func (e *TxAbortedError) Error() string {
 	text := "leakguard: transaction was aborted by SQLite, roll it back"
 	if e.Cause != nil {
-		text += ": " + e.Cause.Error()
+		text += ": " + sqltext.Unquoted(e.Cause.Error())
 	}
 	return text
 }

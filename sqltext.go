@@ -1,6 +1,10 @@
 package leakguard
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
+)
 
 // textClass is what a SQL text may do to the connection besides reading and
 // writing rows.
@@ -60,14 +64,14 @@ func classify(sql string) textClass {
 		return classifyStmts(sql) | textHistory
 	}
 	start := 0
-	if sql != "" && !isSQLLetter(sql[0]) {
-		start = skipSQLSpace(sql, 0)
+	if sql != "" && !sqltext.IsLetter(sql[0]) {
+		start = sqltext.SkipSpace(sql, 0)
 	}
 	if s := sql[start:]; harmlessVerb(s) {
 		// With only white space behind it, the semicolon is the end. A comment
 		// would not do: the semicolon may be in a string, as in ';--'.
 		semi := strings.IndexByte(s, ';')
-		if semi < 0 || isBlankSQL(s[semi+1:]) {
+		if semi < 0 || sqltext.IsBlank(s[semi+1:]) {
 			return 0
 		}
 	}
@@ -87,7 +91,7 @@ func asksDataVersion(sql string) bool {
 		head := rest[:i]
 		rest = rest[i+1:]
 		if len(head) >= len(before) && len(rest) >= len(after) &&
-			equalFoldSQL(head[len(head)-len(before):], before) && equalFoldSQL(rest[:len(after)], after) {
+			sqltext.EqualFold(head[len(head)-len(before):], before) && sqltext.EqualFold(rest[:len(after)], after) {
 			return true
 		}
 	}
@@ -119,7 +123,7 @@ func harmlessVerb(s string) bool {
 // classifyStmts is classify by the full lexer.
 func classifyStmts(sql string) textClass {
 	var c textClass
-	l := newSQLLexer(sql)
+	l := sqlLexer{sqltext.NewLexer(sql)}
 	for n := 1; ; n++ {
 		st, ok := l.stmt()
 		if !ok {
@@ -148,14 +152,14 @@ func classifyStmts(sql string) textClass {
 // that fails half way ran only some of them.
 func txSteps(sql string) []txStep {
 	var steps []txStep
-	l := newSQLLexer(sql)
+	l := sqlLexer{sqltext.NewLexer(sql)}
 	for {
 		st, ok := l.stmt()
 		if !ok {
 			return steps
 		}
 		if st.step != 0 {
-			steps = append(steps, txStep{st.step, sqlName(st.name)})
+			steps = append(steps, txStep{st.step, sqltext.Name(st.name)})
 		}
 	}
 }
@@ -163,14 +167,14 @@ func txSteps(sql string) []txStep {
 // pragmaName returns the lower-cased name of the first PRAGMA in sql for which
 // classify sets textPragma, "" if there is none.
 func pragmaName(sql string) string {
-	l := newSQLLexer(sql)
+	l := sqlLexer{sqltext.NewLexer(sql)}
 	for {
 		st, ok := l.stmt()
 		if !ok {
 			return ""
 		}
 		if st.class&textPragma != 0 {
-			return sqlName(st.name)
+			return sqltext.Name(st.name)
 		}
 	}
 }
@@ -182,42 +186,15 @@ type sqlStmt struct {
 	name  string   // savepoint or pragma name as written
 }
 
-type sqlTokenKind uint8
-
-const (
-	tokEnd    sqlTokenKind = iota
-	tokWord                // keyword or bare identifier
-	tokQuoted              // 'x', "x", `x` or [x]
-	tokSemi
-	tokDot
-	tokEq
-	tokLP
-	tokOther
-)
-
-// sqlLexer splits a text into tokens and statements as SQLite's tokenizer and
-// go-sqlite3's loop over the statements of a text do. It may accept what SQLite
-// rejects, because SQLite runs nothing from a statement with an error on.
-type sqlLexer struct {
-	s    string
-	pos  int          // where the next token is looked for
-	kind sqlTokenKind // the current token
-	text string
-}
-
-// newSQLLexer cuts sql at the first NUL byte, where SQLite stops reading.
-func newSQLLexer(sql string) sqlLexer {
-	if nul := strings.IndexByte(sql, 0); nul >= 0 {
-		sql = sql[:nul]
-	}
-	return sqlLexer{s: sql}
-}
+// sqlLexer splits a text into statements, too, as go-sqlite3's loop over the
+// statements of a text does.
+type sqlLexer struct{ sqltext.Lexer }
 
 // stmt reads the next statement that is not empty, to behind its semicolon.
 func (l *sqlLexer) stmt() (st sqlStmt, ok bool) {
-	for l.next(); l.kind == tokSemi; l.next() {
+	for l.Next(); l.Kind == sqltext.Semicolon; l.Next() {
 	}
-	if l.kind == tokEnd {
+	if l.Kind == sqltext.End {
 		return st, false
 	}
 	explain := l.accept("explain")
@@ -281,7 +258,7 @@ func (l *sqlLexer) create() (c textClass, trigger bool) {
 	if l.accept("if") && l.accept("not") {
 		l.accept("exists")
 	}
-	if schema := l.name(); l.kind == tokDot && sameSQLName(schema, "temp") {
+	if schema := l.name(); l.Kind == sqltext.Dot && sqltext.SameName(schema, "temp") {
 		c = textTemp
 	}
 	return c, trigger
@@ -292,7 +269,7 @@ func (l *sqlLexer) create() (c textClass, trigger bool) {
 // schema table (https://www.sqlite.org/lang_analyze.html).
 func (l *sqlLexer) analyze() textClass {
 	name := l.name()
-	if sameSQLName(name, "temp") || sameSQLName(name, "sqlite_temp_schema") || sameSQLName(name, "sqlite_temp_master") {
+	if sqltext.SameName(name, "temp") || sqltext.SameName(name, "sqlite_temp_schema") || sqltext.SameName(name, "sqlite_temp_master") {
 		return textTemp
 	}
 	return 0
@@ -304,30 +281,30 @@ func (l *sqlLexer) analyze() textClass {
 func (l *sqlLexer) pragma() (c textClass, name string) {
 	schema := ""
 	name = l.name()
-	if l.kind == tokDot {
-		l.next()
+	if l.Kind == sqltext.Dot {
+		l.Next()
 		schema, name = name, l.name()
 	}
-	if l.kind != tokEq && l.kind != tokLP {
+	if l.Kind != sqltext.Equals && l.Kind != sqltext.Paren {
 		return 0, name
 	}
-	l.next()
+	l.Next()
 	for _, p := range sessionNeutralPragmas {
-		if sameSQLName(name, p) {
+		if sqltext.SameName(name, p) {
 			return 0, name
 		}
 	}
 	for _, p := range filePragmas {
-		if sameSQLName(name, p) && !sameSQLName(schema, "temp") {
+		if sqltext.SameName(name, p) && !sqltext.SameName(schema, "temp") {
 			return 0, name
 		}
 	}
-	if sameSQLName(name, "journal_mode") && sameSQLName(l.text, "wal") {
+	if sqltext.SameName(name, "journal_mode") && sqltext.SameName(l.Text, "wal") {
 		return 0, name // the one journal mode that is a property of the file
 	}
 	c = textPragma
 	for _, p := range tempPragmas {
-		if sameSQLName(name, p) {
+		if sqltext.SameName(name, p) {
 			c |= textTemp
 		}
 	}
@@ -360,30 +337,30 @@ var (
 // sqlite3_complete (https://www.sqlite.org/c3ref/complete.html), CREATE TRIGGER
 // ends with the semicolon after "; END".
 func (l *sqlLexer) skipStmt(trigger bool) {
-	if l.kind != tokSemi && strings.IndexByte(l.s[l.pos:], ';') < 0 {
-		l.pos = len(l.s) // the last statement, its rest does not matter
+	if l.Kind != sqltext.Semicolon && strings.IndexByte(l.SQL[l.Pos:], ';') < 0 {
+		l.Pos = len(l.SQL) // the last statement, its rest does not matter
 		return
 	}
 	semi, end := false, false
-	for l.kind != tokEnd {
-		if l.kind == tokSemi {
+	for l.Kind != sqltext.End {
+		if l.Kind == sqltext.Semicolon {
 			if !trigger || end {
 				// go-sqlite3 trims what follows before it goes on, of more
 				// than SQLite takes for white space.
-				l.s, l.pos = strings.TrimSpace(l.s[l.pos:]), 0
+				l.SQL, l.Pos = strings.TrimSpace(l.SQL[l.Pos:]), 0
 				return
 			}
 			semi, end = true, false
 		} else {
 			semi, end = false, semi && l.is("end")
 		}
-		l.next()
+		l.Next()
 	}
 }
 
 // is reports whether the current token is the keyword (given in lower case).
 func (l *sqlLexer) is(keyword string) bool {
-	return l.kind == tokWord && equalFoldSQL(l.text, keyword)
+	return l.Kind == sqltext.Word && sqltext.EqualFold(l.Text, keyword)
 }
 
 // accept steps over the current token if it is the keyword.
@@ -391,7 +368,7 @@ func (l *sqlLexer) accept(keyword string) bool {
 	if !l.is(keyword) {
 		return false
 	}
-	l.next()
+	l.Next()
 	return true
 }
 
@@ -399,196 +376,10 @@ func (l *sqlLexer) accept(keyword string) bool {
 // written. Most keywords can, and a 'string' too
 // (https://www.sqlite.org/lang_keywords.html).
 func (l *sqlLexer) name() string {
-	if l.kind != tokWord && l.kind != tokQuoted {
+	if l.Kind != sqltext.Word && l.Kind != sqltext.Quoted {
 		return ""
 	}
-	name := l.text
-	l.next()
+	name := l.Text
+	l.Next()
 	return name
-}
-
-// next reads the next token, following sqlite3GetToken in SQLite's tokenize.c.
-func (l *sqlLexer) next() {
-	s := l.s
-	i := skipSQLSpace(s, l.pos)
-	if i == len(s) {
-		l.kind, l.text, l.pos = tokEnd, "", i
-		return
-	}
-	l.kind = tokOther
-	j := i + 1
-	switch c := s[i]; c {
-	case ';':
-		l.kind = tokSemi
-	case '.':
-		l.kind = tokDot
-	case '=':
-		l.kind = tokEq
-		if j < len(s) && s[j] == '=' {
-			j++
-		}
-	case '(':
-		l.kind = tokLP
-	case '\'', '"', '`':
-		l.kind = tokQuoted
-		j = skipQuoted(s, j, c)
-	case '[':
-		l.kind = tokQuoted
-		if n := strings.IndexByte(s[j:], ']'); n >= 0 {
-			j += n + 1
-		} else {
-			j = len(s)
-		}
-	case '$', '@', ':', '#':
-		j = skipVariable(s, j)
-	default:
-		if !isSQLIdent(c) {
-			break
-		}
-		if c < '0' || c > '9' {
-			l.kind = tokWord
-		}
-		for j < len(s) && isSQLIdent(s[j]) {
-			j++
-		}
-	}
-	l.text, l.pos = s[i:j], j
-}
-
-// skipSQLSpace returns the index of the first byte from i on that is in neither
-// white space nor a comment (https://www.sqlite.org/lang_comment.html). A
-// vertical tab is white space to SQLite only after other white space and an
-// error elsewhere, a byte order mark is white space everywhere.
-func skipSQLSpace(s string, i int) int {
-	for i < len(s) {
-		switch c := s[i]; {
-		case isSQLSpace(c):
-			i++
-		case c == '-' && strings.HasPrefix(s[i:], "--"):
-			n := strings.IndexByte(s[i:], '\n')
-			if n < 0 {
-				return len(s)
-			}
-			i += n + 1
-		case c == '/' && strings.HasPrefix(s[i:], "/*"):
-			n := strings.Index(s[i+2:], "*/")
-			if n < 0 {
-				return len(s)
-			}
-			i += n + 4
-		case c == 0xEF && strings.HasPrefix(s[i:], "\xEF\xBB\xBF"):
-			i += 3
-		default:
-			return i
-		}
-	}
-	return i
-}
-
-// skipQuoted returns the index behind the quote that closes the one before i.
-// A doubled quote stands for itself.
-func skipQuoted(s string, i int, quote byte) int {
-	for {
-		n := strings.IndexByte(s[i:], quote)
-		if n < 0 {
-			return len(s)
-		}
-		i += n + 1
-		if i == len(s) || s[i] != quote {
-			return i
-		}
-		i++
-	}
-}
-
-// skipVariable returns the index behind the name of the parameter whose first
-// byte is before i. As in Tcl, the name can have a part in parentheses, which
-// holds anything but white space, quotes and semicolons too: $a(';).
-// See https://www.sqlite.org/lang_expr.html#varparam.
-func skipVariable(s string, i int) int {
-	for n := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case isSQLIdent(c):
-			n++
-		case c == '(' && n > 0:
-			for i++; i < len(s) && s[i] != ')' && !isSQLSpace(s[i]); i++ {
-			}
-			if i < len(s) && s[i] == ')' {
-				i++
-			}
-			return i
-		case c == ':' && i+1 < len(s) && s[i+1] == ':':
-			i++
-		default:
-			return i
-		}
-	}
-	return i
-}
-
-func isBlankSQL(s string) bool {
-	for i := range len(s) {
-		if !isSQLSpace(s[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func isSQLSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
-
-func isSQLLetter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
-
-func isSQLQuote(c byte) bool { return c == '\'' || c == '"' || c == '`' || c == '[' }
-
-// isSQLIdent reports whether c can be inside an identifier.
-func isSQLIdent(c byte) bool {
-	return isSQLLetter(c) || '0' <= c && c <= '9' || c == '_' || c == '$' || c >= 0x80
-}
-
-// equalFoldSQL reports whether s and lower are equal but for the case of A-Z in s.
-// Unlike strings.EqualFold it leaves other letters alone, as SQLite does.
-func equalFoldSQL(s, lower string) bool {
-	if len(s) != len(lower) {
-		return false
-	}
-	for i := range len(s) {
-		if lowerSQL(s[i]) != lower[i] {
-			return false
-		}
-	}
-	return true
-}
-
-func lowerSQL(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		c += 'a' - 'A'
-	}
-	return c
-}
-
-// sameSQLName reports whether the name, as written, is lower (which needs no
-// quotes). It is sqlName(name) == lower without an allocation.
-func sameSQLName(name, lower string) bool {
-	if len(name) == len(lower)+2 && isSQLQuote(name[0]) {
-		name = name[1 : len(name)-1]
-	}
-	return equalFoldSQL(name, lower)
-}
-
-// sqlName returns the name, as written, in the form in which SQLite compares
-// it: without its quotes and with A-Z in lower case.
-func sqlName(name string) string {
-	if len(name) >= 2 && isSQLQuote(name[0]) {
-		quote := name[:1]
-		name = name[1 : len(name)-1]
-		if quote != "[" {
-			name = strings.ReplaceAll(name, quote+quote, quote)
-		}
-	}
-	b := []byte(name)
-	for i, c := range b {
-		b[i] = lowerSQL(c)
-	}
-	return string(b)
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 )
 
 func sqlTextSteps(kinds ...any) []txStep {
@@ -332,7 +334,7 @@ func (seen *sqlTextSeen) authorize(op int, arg1, arg2, schema string) int {
 		seen.steps = append(seen.steps, txStep{kind: kinds[arg1]})
 	case sqlite3.SQLITE_SAVEPOINT:
 		kinds := map[string]stepKind{"BEGIN": stepSavepoint, "RELEASE": stepRelease, "ROLLBACK": stepRollbackTo}
-		seen.steps = append(seen.steps, txStep{kinds[arg1], sqlName("[" + arg2 + "]")})
+		seen.steps = append(seen.steps, txStep{kinds[arg1], sqltext.Name("[" + arg2 + "]")})
 	case sqlite3.SQLITE_ATTACH:
 		if arg1 != ":memory:" {
 			return sqlite3.SQLITE_DENY // stay off the disk
@@ -341,7 +343,7 @@ func (seen *sqlTextSeen) authorize(op int, arg1, arg2, schema string) int {
 	case sqlite3.SQLITE_DETACH:
 		seen.attach = true
 	case sqlite3.SQLITE_PRAGMA:
-		name := sqlName(arg1)
+		name := sqltext.Name(arg1)
 		switch name {
 		case "hard_heap_limit", "soft_heap_limit", "temp_store_directory", "data_store_directory":
 			return sqlite3.SQLITE_DENY // settings of the process

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 )
 
 // SQL texts that come again. Parsing is a third to a half of what a short query
@@ -63,13 +64,13 @@ var textSeed = maphash.MakeSeed()
 // keepText prepares a text that has just run, so that the schema is at hand and
 // no lock in the way, unless it is not to be kept.
 func (c *conn) keepText(ctx context.Context, query string) {
-	s := query[skipSQLSpace(query, 0):]
+	s := query[sqltext.SkipSpace(query, 0):]
 	if !harmlessVerb(s) || s[0]|0x20 == 'v' || strings.IndexByte(query, 0) >= 0 || namesBusyTimeout(textMulti, query) {
 		return
 	}
 	// A comment behind it is a statement of its own to go-sqlite3, which then
 	// returns that one's rows: none.
-	if semi := strings.IndexByte(query, ';'); semi >= 0 && !isBlankSQL(query[semi+1:]) {
+	if semi := strings.IndexByte(query, ';'); semi >= 0 && !sqltext.IsBlank(query[semi+1:]) {
 		return
 	}
 	ts := &c.texts

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 )
 
 // The types below time operations, on connections that are opened while
@@ -133,9 +135,9 @@ var operationNames = [...]string{
 // operationName returns the first word of a text in upper case, "" if it is
 // none of SQLite's: what a program makes up must not become a series.
 func operationName(query string) string {
-	start := skipSQLSpace(query, 0)
+	start := sqltext.SkipSpace(query, 0)
 	end := start
-	for end < len(query) && isSQLLetter(query[end]) {
+	for end < len(query) && sqltext.IsLetter(query[end]) {
 		end++
 	}
 	for _, name := range operationNames {

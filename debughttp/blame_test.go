@@ -38,7 +38,7 @@ func part(page, id string) string {
 func TestBlame(t *testing.T) {
 	inBubble(t, func(s *scene) {
 		blocked(s, badQuery)
-		page := body(t, debughttp.Handler(s.Tracker, debughttp.ShowSQL()), "/")
+		page := body(t, debughttp.Handler(s.Tracker), "/")
 		inOrder(t, page, `id="verdict"`, "3 operations failed because somebody else held a lock.", `id="blame"`, `id="connections"`)
 		html := part(page, "blame")
 		inOrder(t, html,
@@ -49,8 +49,6 @@ func TestBlame(t *testing.T) {
 			">busy<", "&lt;shop&gt;.db", "wantLock", "SELECT 1 -- &lt;/code&gt;", "holdLock", "transaction on shop", "open for 1m30s", `<span class="tag warn">writes</span>`,
 		)
 		lacks(t, html, "<script", "<img")
-		page = body(t, debughttp.Handler(s.Tracker), "/")
-		lacks(t, part(page, "blame"), "SELECT")
 		wants(t, part(page, "history"), "blocked", "busy_snapshot")
 	})
 }
@@ -58,8 +56,6 @@ func TestBlame(t *testing.T) {
 func TestBlameJSON(t *testing.T) {
 	inBubble(t, func(s *scene) {
 		blocked(s, "SELECT s3cret")
-		hidden := body(t, debughttp.Handler(s.Tracker), "/?format=json")
-		lacks(t, hidden, "s3cret")
 		var d struct {
 			Blamed  []map[string]any
 			History []struct {
@@ -67,7 +63,7 @@ func TestBlameJSON(t *testing.T) {
 				Blame map[string]any
 			}
 		}
-		if err := json.Unmarshal([]byte(body(t, debughttp.Handler(s.Tracker, debughttp.ShowSQL()), "/?format=json")), &d); err != nil {
+		if err := json.Unmarshal([]byte(body(t, debughttp.Handler(s.Tracker), "/?format=json")), &d); err != nil {
 			t.Fatal(err)
 		}
 		if got, want := keys(t, d.Blamed[0]), "count kind last query site stack"; got != want || d.Blamed[0]["count"] != 2.0 {

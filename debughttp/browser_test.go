@@ -65,7 +65,7 @@ func TestBrowser(t *testing.T) {
 	tr := tracker.New(tracker.Options{})
 	openShop(t, tr)
 	mux := http.NewServeMux()
-	mux.Handle("/debug/leakguard/", debughttp.Handler(tr, debughttp.ShowSQL()))
+	mux.Handle("/debug/leakguard/", debughttp.Handler(tr))
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	url := server.URL + "/debug/leakguard/?refresh=0"

@@ -16,9 +16,9 @@
 //     and, of a suspect, the limit that it broke.
 //
 // The page names files and functions of the program, database files, pools,
-// traces and the reasons given to Exempt. SQL texts, which may hold data of users, are left out unless
-// [ShowSQL] is given. Put it where only operators reach it, as with
-// net/http/pprof.
+// traces and the reasons given to Exempt. SQL texts are shown as the pool's setting
+// sql says (tracker.SQLText), by default without the values that are written in them.
+// Put it where only operators reach it, as with net/http/pprof.
 //
 // Nothing runs in the background. The figures over time are those of the
 // tracker's memory monitor, one each memory_interval: they reach back before the

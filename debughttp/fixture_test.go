@@ -63,7 +63,7 @@ func inBubble(t *testing.T, f func(s *scene)) {
 
 func (s *scene) pool(name string) *tracker.Pool {
 	s.t.Helper()
-	p, err := s.NewPool(tracker.PoolConfig{Name: name, Mode: tracker.Observe, Logger: quiet})
+	p, err := s.NewPool(tracker.PoolConfig{SQL: tracker.SQLFull, Name: name, Mode: tracker.Observe, Logger: quiet})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -13,10 +13,6 @@ import (
 // Option changes what Handler serves.
 type Option func(*handler)
 
-// ShowSQL shows SQL texts. They are part of the program, but those that were
-// put together at run time may hold data of users.
-func ShowSQL() Option { return func(h *handler) { h.showSQL = true } }
-
 // Title is the page's heading instead of "SQLite leak guard", to tell one
 // program's page from another's.
 func Title(s string) Option { return func(h *handler) { h.title = s } }
@@ -41,7 +37,6 @@ func Handler(t *tracker.Tracker, opts ...Option) http.Handler {
 type handler struct {
 	tracker *tracker.Tracker
 	title   string
-	showSQL bool
 }
 
 // How often the page loads itself again, in seconds.

@@ -174,11 +174,11 @@ func TestConcurrentRequests(t *testing.T) {
 
 func TestNilOption(t *testing.T) {
 	defer func() {
-		if got := recover(); got != "debughttp: Handler: option 2 of 2 is nil" {
+		if got := recover(); got != "debughttp: Handler: option 1 of 1 is nil" {
 			t.Errorf("panic %v", got)
 		}
 	}()
-	debughttp.Handler(nil, debughttp.ShowSQL(), nil)
+	debughttp.Handler(nil, nil)
 }
 
 func TestDefaultTracker(t *testing.T) {

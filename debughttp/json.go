@@ -12,7 +12,6 @@ import (
 type document struct {
 	Time     time.Time   `json:"time"`
 	Verdict  string      `json:"verdict"`
-	ShowsSQL bool        `json:"shows_sql"`
 	Suspects []leakJSON  `json:"suspects"`
 	Held     []heldJSON  `json:"held"`
 	Leaks    []eventJSON `json:"leaks"`
@@ -120,7 +119,6 @@ func (s *snapshot) writeJSON(b *bytes.Buffer) error {
 	d := document{
 		Time:     s.now,
 		Verdict:  s.verdict(),
-		ShowsSQL: s.showSQL,
 		Suspects: make([]leakJSON, 0, len(s.suspects)),
 		Held:     make([]heldJSON, 0, len(s.held)),
 		Leaks:    eventsJSON(s.leaks),

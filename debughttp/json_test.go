@@ -36,7 +36,7 @@ func TestJSON(t *testing.T) {
 		closeRows(c, rows)
 		forgetRows(c, "SELECT 2", "on purpose")
 		var d map[string]any
-		if err := json.Unmarshal([]byte(body(t, debughttp.Handler(s.Tracker, debughttp.ShowSQL()), "/?format=json")), &d); err != nil {
+		if err := json.Unmarshal([]byte(body(t, debughttp.Handler(s.Tracker), "/?format=json")), &d); err != nil {
 			t.Fatal(err)
 		}
 		first := func(name string) map[string]any {
@@ -51,7 +51,7 @@ func TestJSON(t *testing.T) {
 			what      string
 			got, want string
 		}{
-			{"document", keys(t, d), "blamed held history leaks memory_history shows_sql stats suspects time verdict"},
+			{"document", keys(t, d), "blamed held history leaks memory_history stats suspects time verdict"},
 			{"held", keys(t, first("held")), "age busy connection_id idle kind opened_at pool query resource site stack"},
 			{"suspect", keys(t, first("suspects")), "age connection_id id idle kind last_site level limit opened_at pool query reason resource site stack"},
 			{"history", keys(t, first("history")), "connection_id pool time type"},
@@ -64,7 +64,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 		suspect := first("suspects")
-		if d["verdict"] != "1 suspect" || d["shows_sql"] != true || suspect["kind"] != "transaction" || suspect["age"] != 360.0 || suspect["limit"] != 300.0 {
+		if d["verdict"] != "1 suspect" || suspect["kind"] != "transaction" || suspect["age"] != 360.0 || suspect["limit"] != 300.0 {
 			t.Errorf("%v", suspect)
 		}
 		stats, _ := json.Marshal(d["stats"])
@@ -78,12 +78,12 @@ func TestJSON(t *testing.T) {
 // Lists without entries are lists.
 func TestJSONWithoutAnything(t *testing.T) {
 	text := body(t, debughttp.Handler(tracker.New(tracker.Options{})), "/?format=json")
-	wants(t, text, `"suspects": []`, `"held": []`, `"history": []`, `"leaks": []`, `"blamed": []`, `"memory_history": []`, `"verdict": "nothing forgotten"`, `"shows_sql": false`)
+	wants(t, text, `"suspects": []`, `"held": []`, `"history": []`, `"leaks": []`, `"blamed": []`, `"memory_history": []`, `"verdict": "nothing forgotten"`)
 }
 
 func TestVar(t *testing.T) {
 	tr := tracker.New(tracker.Options{})
-	p, err := tr.NewPool(tracker.PoolConfig{Name: badPool, Mode: tracker.Basic, Logger: quiet})
+	p, err := tr.NewPool(tracker.PoolConfig{SQL: tracker.SQLFull, Name: badPool, Mode: tracker.Basic, Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

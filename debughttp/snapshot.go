@@ -13,7 +13,6 @@ import (
 type snapshot struct {
 	title   string
 	now     time.Time
-	showSQL bool
 	stats   tracker.Stats
 	records []tracker.Record // leased first, the longest lease first
 	held    []tracker.Held   // the longest held first
@@ -29,7 +28,6 @@ func (h *handler) snapshot() *snapshot {
 	s := &snapshot{
 		title:   h.title,
 		now:     time.Now(),
-		showSQL: h.showSQL,
 		stats:   h.tracker.Stats(),
 		records: h.tracker.Records(),
 		held:    h.tracker.Held(),
@@ -37,9 +35,6 @@ func (h *handler) snapshot() *snapshot {
 		leaks:   h.tracker.LeakHistory(),
 		blamed:  h.tracker.Blamed(),
 		memory:  h.tracker.MemoryHistory(),
-	}
-	if !s.showSQL {
-		s.hideSQL()
 	}
 	slices.SortFunc(s.records, func(a, b tracker.Record) int {
 		if a.Leased != b.Leased {
@@ -52,56 +47,6 @@ func (h *handler) snapshot() *snapshot {
 	})
 	s.suspects = s.openLeaks()
 	return s
-}
-
-// hideSQL takes every SQL text out, so that nothing made from the snapshot can
-// show one. Whatever field of the tracker's types comes to hold one belongs
-// here.
-func (s *snapshot) hideSQL() {
-	for i := range s.stats.ActiveConnectionDetails {
-		s.stats.ActiveConnectionDetails[i].Query = ""
-	}
-	for i := range s.records {
-		s.records[i].Query = ""
-	}
-	for i := range s.held {
-		s.held[i].Query = ""
-		s.held[i].Suspect = withoutSQL(s.held[i].Suspect)
-	}
-	for _, events := range [][]tracker.Event{s.events, s.leaks} {
-		for i := range events {
-			events[i].Leak = withoutSQL(events[i].Leak)
-			events[i].Blame = blameWithoutSQL(events[i].Blame)
-		}
-	}
-	for i := range s.blamed {
-		s.blamed[i].Query = ""
-	}
-}
-
-// withoutSQL copies: a leak is shared.
-func withoutSQL(l *tracker.Leak) *tracker.Leak {
-	if l == nil {
-		return nil
-	}
-	bare := *l
-	bare.Query = ""
-	return &bare
-}
-
-// blameWithoutSQL copies, for the same reason.
-func blameWithoutSQL(b *tracker.Blame) *tracker.Blame {
-	if b == nil {
-		return nil
-	}
-	bare := *b
-	bare.Query = ""
-	bare.Holders = slices.Clone(b.Holders)
-	for i := range bare.Holders {
-		bare.Holders[i].Query = ""
-		bare.Holders[i].Suspect = withoutSQL(bare.Holders[i].Suspect)
-	}
-	return &bare
 }
 
 // openLeaks returns the suspects with their ages as of now, the oldest first.

@@ -6,8 +6,7 @@ import (
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
-// Var returns an expvar.Var that is the tracker's Stats as JSON, without SQL
-// texts; nil stands for tracker.Default():
+// Var returns an expvar.Var that is the tracker's Stats as JSON; nil stands for tracker.Default():
 //
 //	expvar.Publish("leakguard", debughttp.Var(nil))
 //
@@ -23,9 +22,7 @@ func Var(t *tracker.Tracker) interface{ String() string } {
 type statsVar struct{ t *tracker.Tracker }
 
 func (v statsVar) String() string {
-	s := snapshot{stats: v.t.Stats()}
-	s.hideSQL()
-	text, err := json.Marshal(s.stats)
+	text, err := json.Marshal(v.t.Stats())
 	if err != nil {
 		return "{}" // figures and valid texts always marshal
 	}

@@ -24,7 +24,6 @@ const (
 type page struct {
 	Title, Time string
 	Refresh     int
-	ShowSQL     bool
 	Verdict     string
 	Bad         bool
 	Now, Past   string // one line each on what is open and what was found
@@ -130,7 +129,6 @@ func (s *snapshot) page(refresh int) *page {
 		Title:   s.title,
 		Time:    s.now.Format("2006-01-02 15:04:05 MST"),
 		Refresh: refresh,
-		ShowSQL: s.showSQL,
 		Verdict: s.verdict(),
 		Bad:     len(s.suspects) > 0,
 		Charts:  s.charts(),

@@ -59,7 +59,7 @@ func export(t *testing.T) {
 	loggers := sdklog.NewLoggerProvider(sdklog.WithProcessor(sdklog.NewBatchProcessor(logs)))
 	otelapi.SetMeterProvider(meters)
 	otelapi.SetLoggerProvider(loggers)
-	stop, err := otel.Start(tracker.Default(), otel.WithUseTime(), otel.WithOperationDuration(), otel.WithQueryText(true))
+	stop, err := otel.Start(tracker.Default(), otel.WithUseTime(), otel.WithOperationDuration())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func TestDriverEachKind(t *testing.T) {
 		"1 × connection not given back: opened at leakguardtest/driver_test.go:",
 		"1 × statement not closed: opened at leakguardtest/driver_test.go:",
 		"1 × transaction neither committed nor rolled back: opened at leakguardtest/driver_test.go:",
-		" in leakguardtest_test.TestDriverEachKind\n", "SELECT id FROM orders", "SELECT 7")
+		" in leakguardtest_test.TestDriverEachKind\n", "SELECT id FROM orders", "SELECT ?")
 	rows.Close()
 	stmt.Close()
 	conn.Close()

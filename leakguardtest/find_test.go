@@ -282,7 +282,7 @@ func TestTextsAreFolded(t *testing.T) {
 
 func TestWithoutCallSites(t *testing.T) {
 	tr := tracker.New(tracker.Options{})
-	p, err := tr.NewPool(tracker.PoolConfig{Name: "db", Mode: tracker.Basic, NoStacks: true, Logger: quiet})
+	p, err := tr.NewPool(tracker.PoolConfig{SQL: tracker.SQLFull, Name: "db", Mode: tracker.Basic, NoStacks: true, Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +295,7 @@ func TestWithoutCallSites(t *testing.T) {
 func TestSuspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := tracker.New(tracker.Options{})
-		p, err := tr.NewPool(tracker.PoolConfig{Name: "db", Mode: tracker.Observe, Logger: quiet})
+		p, err := tr.NewPool(tracker.PoolConfig{SQL: tracker.SQLFull, Name: "db", Mode: tracker.Observe, Logger: quiet})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ var quiet = slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level:
 // pool registers a pool without a driver behind it and without a reaper.
 func pool(t testing.TB, tr *tracker.Tracker, name string) *tracker.Pool {
 	t.Helper()
-	p, err := tr.NewPool(tracker.PoolConfig{Name: name, Mode: tracker.Basic, Logger: quiet})
+	p, err := tr.NewPool(tracker.PoolConfig{SQL: tracker.SQLFull, Name: name, Mode: tracker.Basic, Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ const (
 func (e *events) blocked(r *log.Record, b *tracker.Blame) {
 	r.AddAttributes(code("", b.Stack)...)
 	r.AddAttributes(keyHolderCount.Int(len(b.Holders)))
-	if e.queryText && b.Query != "" {
+	if b.Query != "" {
 		r.AddAttributes(semconv.DBQueryText(b.Query))
 	}
 	if len(b.Holders) > 0 {
@@ -54,26 +54,20 @@ func (e *events) blocked(r *log.Record, b *tracker.Blame) {
 			sc := spanContext(h.Trace)
 			r.AddAttributes(keyHolderTrace.String(sc.TraceID().String()), keyHolderSpan.String(sc.SpanID().String()))
 		}
-		if e.queryText && h.Query != "" {
+		if h.Query != "" {
 			r.AddAttributes(keyHolderQuery.String(h.Query))
 		}
 	}
 	r.SetBody(attribute.StringValue(e.blame(*b)))
 }
 
-// blame is the blame as one line for a person, with SQL only if that may be
-// shown, and without the files' paths, as with pools.
+// blame is the blame as one line for a person, without the files' paths, as with
+// pools.
 func (e *events) blame(b tracker.Blame) string {
 	b.File, b.Files = "", nil
 	b.Holders = append([]tracker.Holder(nil), b.Holders...)
 	for i := range b.Holders {
 		b.Holders[i].File = ""
-		if !e.queryText {
-			b.Holders[i].Query = ""
-		}
-	}
-	if !e.queryText {
-		b.Query = "an operation"
 	}
 	return b.String()
 }

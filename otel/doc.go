@@ -143,7 +143,7 @@
 //	code.file.path                                string   as code.function.name
 //	code.line.number                              int      as code.function.name
 //	code.stacktrace                               string   as code.function.name: the whole stack
-//	db.query.text                                 string   of a leak or blocked, with [WithQueryText]
+//	db.query.text                                 string   of a leak or blocked, as the pool's setting sql has it
 //	sqlite_leakguard.holder.count                 int      of blocked: connections of this process that are or may be in the way; 0 if it was another process, a connection that is not guarded, or who did has let go
 //	sqlite_leakguard.holder.kind                  string   of blocked, as all that follow: what the likeliest of them holds the lock with
 //	sqlite_leakguard.holder.state                 string   its transaction: read, write, or unknown while it runs or the raw connection is out; none with locking_mode=EXCLUSIVE
@@ -159,7 +159,7 @@
 //	sqlite_leakguard.holder.code.stacktrace       string
 //	sqlite_leakguard.holder.trace_id              string   32 hexadecimal digits: the trace it was opened in
 //	sqlite_leakguard.holder.span_id               string   16 hexadecimal digits
-//	sqlite_leakguard.holder.query.text            string   with [WithQueryText]
+//	sqlite_leakguard.holder.query.text            string   as the pool's setting sql has it
 //	sqlite_leakguard.memory.utilization           double   of pressure, as all that follow: memory in use, a share of 1
 //	sqlite_leakguard.memory.limit                 double   the share at which pressure begins
 //	sqlite_leakguard.memory.stall                 double   the share of the last 10 s in which some task waited for memory, if known

@@ -61,9 +61,8 @@ func nameAndSeverity(e *tracker.Event) (name string, s log.Severity, ok bool) {
 
 // events emits log records on the tracker's dispatcher.
 type events struct {
-	logger    log.Logger
-	attrs     []attribute.KeyValue
-	queryText bool
+	logger log.Logger
+	attrs  []attribute.KeyValue
 }
 
 func (e *events) tell(ev tracker.Event) {
@@ -111,7 +110,7 @@ func (e *events) pool(r *log.Record, ev *tracker.Event) {
 	}
 	if ev.Leak != nil {
 		r.AddAttributes(e.leak(ev.Leak)...)
-		r.SetBody(attribute.StringValue(e.body(*ev.Leak)))
+		r.SetBody(attribute.StringValue(ev.Leak.String()))
 	}
 	if ev.Blame != nil {
 		e.blocked(r, ev.Blame)
@@ -132,15 +131,6 @@ func spanContext(t tracker.Trace) trace.SpanContext {
 		SpanID:     t.SpanID,
 		TraceFlags: trace.TraceFlags(t.Flags),
 	})
-}
-
-// body is the leak as one line for a person, with its query only if that may
-// be shown.
-func (e *events) body(l tracker.Leak) string {
-	if !e.queryText {
-		l.Query = ""
-	}
-	return l.String()
 }
 
 func (e *events) leak(l *tracker.Leak) []attribute.KeyValue {
@@ -169,7 +159,7 @@ func (e *events) leak(l *tracker.Leak) []attribute.KeyValue {
 		attrs = append(attrs, keyKept.String(l.Kept))
 	}
 	attrs = append(attrs, code("", l.Stack)...)
-	if e.queryText && l.Query != "" {
+	if l.Query != "" {
 		attrs = append(attrs, semconv.DBQueryText(l.Query))
 	}
 	return attrs

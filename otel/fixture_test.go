@@ -37,7 +37,7 @@ func newPool(t testing.TB, tr *tracker.Tracker, name string, p tracker.Policy) *
 	if p == (tracker.Policy{}) {
 		mode = tracker.Basic
 	}
-	pool, err := tr.NewPool(tracker.PoolConfig{Name: name, Mode: mode, Policy: p, Logger: quiet})
+	pool, err := tr.NewPool(tracker.PoolConfig{SQL: tracker.SQLFull, Name: name, Mode: mode, Policy: p, Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -131,7 +131,7 @@ func start(t *tracker.Tracker, cfg config) (*instrumentation, error) {
 	}
 	i.undo = append(i.undo, unregister)
 
-	e := &events{logger: logger, attrs: cfg.attrs, queryText: cfg.queryText}
+	e := &events{logger: logger, attrs: cfg.attrs}
 	i.later(t.SubscribeLifecycle(func(ev tracker.Event) {
 		if ev.Type == tracker.EventOpened && ev.Duration > 0 {
 			created.record(ev.Pool, ev.Duration)
@@ -161,7 +161,6 @@ type config struct {
 	meters     metric.MeterProvider
 	loggers    log.LoggerProvider
 	attrs      []attribute.KeyValue
-	queryText  bool
 	useTime    bool
 	operations bool
 }
@@ -184,12 +183,6 @@ func WithLoggerProvider(p log.LoggerProvider) Option {
 // WithAttributes adds attributes to every metric and event. Default none.
 func WithAttributes(attrs ...attribute.KeyValue) Option {
 	return func(c *config) { c.attrs = append(c.attrs, attrs...) }
-}
-
-// WithQueryText says whether events carry db.query.text, as the program wrote
-// it: a text with values in it shows them. Default false. Metrics never do.
-func WithQueryText(on bool) Option {
-	return func(c *config) { c.queryText = on }
 }
 
 // WithUseTime adds the metric db.client.connection.use_time. Default off,

@@ -101,7 +101,7 @@ func (b Blame) String() string {
 		}
 		s.WriteString(": ")
 	}
-	fmt.Fprintf(&s, "%s at %s: ", shorten(b.Query, 80), b.Site())
+	fmt.Fprintf(&s, "%s at %s: ", cmp.Or(shorten(b.Query, 80), "an operation"), b.Site())
 	if len(b.Holders) == 0 {
 		s.WriteString(b.nobody())
 	}
@@ -232,10 +232,11 @@ func (c *Conn) Blocked(reason Reason, own bool) {
 		b.Stack = callstack.Capture(nil).PCs()
 	}
 	c.lock()
-	b.Query = c.query
+	query := c.query
 	b.Trace = cmp.Or(c.tx.trace(), c.lease.trace())
 	c.unlock()
-	files := c.inQuestion(reason, b.Query)
+	b.Query = c.told(query)
+	files := c.inQuestion(reason, query)
 	b.Holders = c.holders(files, reason, own)
 	b.name(files)
 	t.blame(b, now)

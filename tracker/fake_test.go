@@ -70,6 +70,7 @@ var quiet = slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level:
 
 func newPool(t testing.TB, tr *Tracker, cfg PoolConfig) *Pool {
 	t.Helper()
+	cfg.SQL = SQLFull // the tests tell texts apart by their values
 	p, err := tr.NewPool(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -91,6 +91,7 @@ func (c *Conn) heldLocked(out []Held, now time.Duration) []Held {
 		if r.kind == KindConnection || r.kind == KindTransaction {
 			h.Query = c.query
 		}
+		h.Query = c.told(h.Query)
 		if r.suspect() {
 			h.Suspect = r.watch.leak
 		}

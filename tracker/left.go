@@ -96,7 +96,7 @@ func (c *Conn) leftLocked(now time.Duration) Held {
 	if r == nil {
 		return h
 	}
-	h.Resource, h.Query, h.Exempt, h.Trace = r.id, r.query, r.exempt, r.trace()
+	h.Resource, h.Query, h.Exempt, h.Trace = r.id, c.told(r.query), r.exempt, r.trace()
 	h.Stack, h.stack = r.stack.PCs(), r.stack
 	h.OpenedAt, h.Age = c.pool.tracker.clock.at(r.opened), max(now-r.opened, 1)
 	if r.suspect() {

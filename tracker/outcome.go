@@ -163,6 +163,7 @@ func (c *Conn) leakLocked(r *Resource, reason Reason, limit, now, idle time.Dura
 	if r.kind == KindConnection || r.kind == KindTransaction {
 		l.Query = c.query
 	}
+	l.Query = c.told(l.Query)
 	if l.Exempt == "" {
 		l.Exempt = c.lease.exempt
 	}

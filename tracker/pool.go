@@ -25,6 +25,9 @@ type PoolConfig struct {
 	Policy Policy
 	// NoStacks switches the recording of call sites off.
 	NoStacks bool
+	// SQL says how SQL texts are told. The zero value tells them without the values
+	// that are written in them.
+	SQL SQLText
 	// Logger is told of leaks at warn and of every other event at debug. Nil
 	// is slog.Default, leaks only.
 	Logger *slog.Logger
@@ -40,6 +43,7 @@ type Pool struct {
 	policy  atomic.Pointer[Policy]
 	mode    Mode
 	stacks  bool
+	sql     SQLText
 	// heard says that the tracker wants check-outs and check-ins or has a trace
 	// hook, and maxAccess is the policy's: leases read them here, where they have
 	// the cache line at hand.
@@ -98,7 +102,10 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	if err := cfg.Policy.Validate(); err != nil {
 		return nil, fmt.Errorf("tracker: policy: %w", err)
 	}
-	p := &Pool{tracker: t, mode: cfg.Mode, stacks: !cfg.NoStacks, logger: cfg.Logger, missing: cfg.Missing}
+	if int(cfg.SQL) >= len(sqlTextNames) {
+		return nil, fmt.Errorf("tracker: SQL is %v: want redacted, full or off", cfg.SQL)
+	}
+	p := &Pool{tracker: t, mode: cfg.Mode, stacks: !cfg.NoStacks, sql: cfg.SQL, logger: cfg.Logger, missing: cfg.Missing}
 	p.limit(cfg.Policy)
 	p.debug = p.logger != nil && p.logger.Enabled(logContext, slog.LevelDebug)
 	p.path, p.opened = cfg.Path, t.now()

@@ -240,7 +240,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 // judge has the detectors asked about a lease.
 func (c *Conn) judge(f *findings, rec *Record, word uint64) {
 	if rec.Leased && len(c.pool.tracker.detectors) > 0 {
-		rec.Stack = c.lease.stack.PCs()
+		rec.Stack, rec.Query = c.lease.stack.PCs(), c.told(rec.Query)
 		f.judge = append(f.judge, judged{c, *rec, word})
 	}
 }
@@ -328,7 +328,7 @@ func (c *Conn) timeOut(f *findings, p *Policy, rec *Record, now time.Duration, w
 		copied := *l
 		copied.Age, copied.Idle, copied.Limit = age, rec.Idle, limit
 		copied.Operations = (word - s.late.word) / (FlagBits + 1)
-		copied.Level, copied.Query, copied.Last, copied.Kept = int(c.tx.level), c.query, c.last.PCs(), c.notUndone()
+		copied.Level, copied.Query, copied.Last, copied.Kept = int(c.tx.level), c.told(c.query), c.last.PCs(), c.notUndone()
 		w.leak, l, s.late.at = &copied, &copied, now
 		f.news = append(f.news, news{conn: c, typ: EventSuspect, leak: l, again: true})
 	}

@@ -141,6 +141,7 @@ func (c *Conn) report(now time.Duration) Record {
 	c.lookLocked(word, now)
 	c.stampLease(now)
 	r := c.recordLocked(0, c.pool.policy.Load(), word&BusyBit != 0)
+	r.Query = c.told(r.Query)
 	r.Age = now - c.opened
 	r.Idle = now - c.seen.at
 	if c.tx.id != 0 {

@@ -37,7 +37,7 @@ func (c *Conn) countStatements(f *findings, p *Policy, rec *Record, word uint64)
 		// The same leak, as it is now: what was told of it before stays as it was.
 		l := *told
 		l.Count, l.OnePlace = int64(rec.statements), onePlace
-		l.Resource, l.Query, l.Stack, l.OpenedAt = most.id, most.query, most.stack.PCs(), c.pool.tracker.clock.at(most.opened)
+		l.Resource, l.Query, l.Stack, l.OpenedAt = most.id, c.told(most.query), most.stack.PCs(), c.pool.tracker.clock.at(most.opened)
 		c.seen.most = &l
 		return
 	}

@@ -166,7 +166,7 @@ func (c *Conn) pin(f *findings, by *reader, w walFile, now time.Duration) {
 		l, _ := c.suspect(f, r, ReasonWALLimit, 0, now, 0)
 		l.Bytes, l.LimitBytes, l.wal = w.size, w.limit, w.log.file
 		if kept != "" {
-			l.Kept, l.Query, l.maybe = kept, r.query, by.out
+			l.Kept, l.Query, l.maybe = kept, c.told(r.query), by.out
 			if l.Trace = r.trace(); !by.out { // not whoever has the lease now
 				l.Exempt = r.exempt
 			}

@@ -28,6 +28,7 @@ type reportPool struct {
 func newReportPool(t *testing.T, tr *tracker.Tracker, name string, mode tracker.Mode, p tracker.Policy) reportPool {
 	t.Helper()
 	pool, err := tr.NewPool(tracker.PoolConfig{
+		SQL:  tracker.SQLFull,
 		Name: name, Mode: mode, Policy: p, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -378,7 +379,7 @@ func TestReportSpeaksPlainText(t *testing.T) {
 
 func TestReportWithoutStacks(t *testing.T) {
 	tr := tracker.New(tracker.Options{})
-	pool, err := tr.NewPool(tracker.PoolConfig{Name: "shop", NoStacks: true, Missing: []string{"cgo"}, Logger: slog.New(slog.DiscardHandler)})
+	pool, err := tr.NewPool(tracker.PoolConfig{SQL: tracker.SQLFull, Name: "shop", NoStacks: true, Missing: []string{"cgo"}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -575,7 +576,7 @@ func TestReportOfTooManyPools(t *testing.T) {
 		for range 3 {
 			p := reportLimits()
 			p.MaxPools = 3
-			pool, err := tr.NewPool(tracker.PoolConfig{Name: "shop", Path: "/a.db", Policy: p, Logger: slog.New(slog.DiscardHandler)})
+			pool, err := tr.NewPool(tracker.PoolConfig{SQL: tracker.SQLFull, Name: "shop", Path: "/a.db", Policy: p, Logger: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -49,8 +49,12 @@ var layers = []layer{
 		why:   "it stands at the bottom: the standard library and nothing of the module",
 	},
 	{
+		path: "./internal/sqltext",
+		why:  "it stands at the bottom: the standard library and nothing of the module",
+	},
+	{
 		path: "./tracker/",
-		may:  []string{"./tracker/", "./internal/callstack"},
+		may:  []string{"./tracker/", "./internal/callstack", "./internal/sqltext"},
 		why:  "the tracker is standard library only",
 	},
 	{
@@ -72,7 +76,7 @@ var layers = []layer{
 	},
 	{
 		path:  ".",
-		may:   []string{"./tracker/", "./internal/capi", "./internal/callstack", "./internal/meminfo", "github.com/mattn/go-sqlite3"},
+		may:   []string{"./tracker/", "./internal/capi", "./internal/callstack", "./internal/meminfo", "./internal/sqltext", "github.com/mattn/go-sqlite3"},
 		tests: []string{"./testdata/"},
 		why:   "the driver stands on the tracker and on SQLite, and knows no exporter",
 	},
