@@ -479,8 +479,8 @@ func TestLogger(t *testing.T) {
 		g.Close()
 		synctest.Wait()
 		for _, want := range []string{
-			"level=DEBUG msg=\"leakguard: connection opened\"", "level=WARN msg=\"leakguard: suspect: rows ",
-			"level=WARN msg=\"leakguard: reaped: rows ", "level=DEBUG msg=\"leakguard: connection closed\"",
+			`level=DEBUG msg="connection opened" component=leakguard pool=`, `level=WARN msg="leak found" component=leakguard pool=`,
+			`level=WARN msg="leak undone" component=leakguard pool=`, `level=DEBUG msg="connection closed" component=leakguard pool=`,
 		} {
 			if !strings.Contains(log.String(), want) {
 				t.Errorf("no line with %s in\n%s", want, log.String())

@@ -222,19 +222,12 @@ func (s *snapshot) suspectCards() (cards []suspect, more int) {
 		k := siteKey{l.Site(), l.Kind, l.Reason, l.Pool, next}
 		at, known := index[k]
 		if !known {
-			fix := fixes[l.Kind]
-			switch {
-			case l.Kind == tracker.KindPool && l.OnePlace:
-				fix = "close each sql.DB when it is done with, or open one and share it"
-			case l.Kind == tracker.KindConnection && l.Reason == tracker.ReasonWALLimit: // only by Raw
-				fix = "close the rows, statements and backups that were opened on the raw connection here"
-			}
 			at = len(cards)
 			index[k] = at
 			cards = append(cards, suspect{
 				Kind: l.Kind.String(), Site: k.frame.String(), Function: k.frame.Function,
 				Limit: limitText(l), Age: ageText(l.Age), Idle: ageText(l.Idle),
-				Level: l.Level, Query: l.Query, Next: next, Fix: fix,
+				Level: l.Level, Query: l.Query, Next: next, Fix: l.Cure(),
 				Stack: framesText(l.Stack), Unfolded: at < openStack, On: "connection",
 			})
 			if l.Kind == tracker.KindPool {
@@ -296,14 +289,6 @@ func (s *snapshot) next(l *tracker.Leak) string {
 		return "Nothing: it holds no rows and no transaction, only its place in the pool. Its holder must give it back."
 	}
 	return "Undone at the next check, unless it moves."
-}
-
-var fixes = map[tracker.Kind]string{
-	tracker.KindConnection:  "defer conn.Close() at this line",
-	tracker.KindTransaction: "defer tx.Rollback() at this line; after a Commit it does nothing",
-	tracker.KindStatement:   "close the statement, or prepare it once",
-	tracker.KindRows:        "defer rows.Close() at this line",
-	tracker.KindPool:        "open one sql.DB for the file and share it, or close each",
 }
 
 func limitText(l *tracker.Leak) string {

@@ -29,6 +29,7 @@ type queue struct {
 	subs     []*subscriber
 	dropped  uint64 // events lost to a full queue
 	panicked uint64 // callbacks that panicked
+	logging  bool   // a panic is being logged
 }
 
 type subscriber struct {
@@ -216,82 +217,23 @@ func calls(function string) bool {
 	}
 }
 
-// contain runs somebody else's code. A panic ends here; runtime.Goexit cannot
-// be stopped, but is counted as well.
+// contain runs somebody else's code. A panic ends here, and is logged with its stack;
+// runtime.Goexit cannot be stopped, but is counted as well.
 func (q *queue) contain(f func()) {
 	returned := false
 	defer func() {
 		if !returned {
-			recover()
+			value := recover()
 			q.mu.Lock()
 			q.panicked++
 			q.mu.Unlock()
+			if value != nil {
+				q.logPanic(value)
+			}
 		}
 	}()
 	f()
 	returned = true
-}
-
-// log writes the event to its pool's logger.
-func (e Event) log() {
-	logger := e.pool.logger
-	level := e.level()
-	if logger == nil {
-		if level < slog.LevelWarn {
-			return
-		}
-		logger = slog.Default()
-	}
-	if !logger.Enabled(logContext, level) {
-		return
-	}
-	attrs := []slog.Attr{slog.String("pool", e.Pool), slog.String("connection", e.ConnectionID)}
-	if e.Reason != "" {
-		attrs = append(attrs, slog.String("reason", string(e.Reason)))
-	}
-	if l := e.Leak; l != nil {
-		attrs = append(attrs,
-			slog.Uint64("leak", l.ID),
-			slog.String("kind", l.Kind.String()),
-			slog.String("site", l.Site().String()),
-			slog.Duration("age", l.Age),
-			slog.Duration("idle", l.Idle),
-		)
-		if l.Query != "" {
-			attrs = append(attrs, slog.String("query", shorten(l.Query, 80)))
-		}
-		if l.Exempt != "" {
-			attrs = append(attrs, slog.String("exempt", l.Exempt))
-		}
-		if l.Kept != "" {
-			attrs = append(attrs, slog.String("kept", l.Kept))
-		}
-	}
-	if b := e.Blame; b != nil {
-		attrs = append(attrs, slog.String("site", b.Site().String()), slog.String("query", shorten(b.Query, 80)))
-		if len(b.Holders) > 0 {
-			h := b.Holders[0]
-			attrs = append(attrs, slog.String("holder", h.ConnectionID), slog.String("holder_site", h.Site().String()))
-		}
-	}
-	logger.LogAttrs(logContext, level, e.message(), attrs...)
-}
-
-// message is the event as one line for a person.
-func (e Event) message() string {
-	switch {
-	case e.leak():
-		return "leakguard: " + e.Type.String() + ": " + e.Leak.String()
-	case e.Type == EventPressure:
-		return "leakguard: " + e.Pressure.String()
-	case e.Type == EventDegraded:
-		return "leakguard: " + string(e.Reason)
-	case e.Type == EventBlocked:
-		return "leakguard: blocked (" + string(e.Reason) + "): " + e.Blame.String()
-	case e.Type == EventKept:
-		return "leakguard: connection stays open, the guard does not close it: " + string(e.Reason)
-	}
-	return "leakguard: connection " + e.Type.String()
 }
 
 // history is a ring of the last events.

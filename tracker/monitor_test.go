@@ -422,7 +422,16 @@ func TestMissingSources(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(l *lab) {
 				var log box[[]string]
-				logger := slog.New(handler(func(r slog.Record) { log.set(append(log.get(), r.Message)) }))
+				logger := slog.New(handler(func(r slog.Record) {
+					line := r.Message
+					r.Attrs(func(a slog.Attr) bool {
+						if a.Key == "reason" {
+							line += ": " + a.Value.String()
+						}
+						return true
+					})
+					log.set(append(log.get(), line))
+				}))
 				p := newPool(t, l.Tracker, PoolConfig{Name: "db", Policy: limits(func(p *Policy) {
 					p.Pressure, p.ConnMemory, p.LeakMemory, p.LeakAfter = 0.9, 1, 1, time.Hour
 				}), Logger: logger})
@@ -443,7 +452,7 @@ func TestMissingSources(t *testing.T) {
 				}
 				var want []string
 				if c.warns != "" {
-					want = []string{"leakguard: " + c.warns}
+					want = []string{"memory monitor degraded: " + c.warns}
 				}
 				if !slices.Equal(told, want) {
 					t.Errorf("warned\n%q, want\n%q", told, want)

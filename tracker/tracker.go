@@ -33,6 +33,7 @@ type Tracker struct {
 	history history
 	leaks   history // of leaks alone, for LeakHistory
 	queue   queue
+	logs    logLines
 
 	// asking is held while a driver is asked for a connection's state, which crosses its
 	// gate: who is blocked does not take the question of another one for an operation
@@ -90,7 +91,7 @@ func New(o Options) *Tracker {
 	}
 	t.history.events = make([]Event, 0, o.History)
 	t.leaks.events = make([]Event, 0, o.History)
-	t.queue.tracker = t
+	t.queue.tracker, t.logs.tracker = t, t
 	t.reaper.pacer = pacer{t: t, step: t.reaper.look, patience: patience, needed: func() bool { return t.watched > 0 || t.crowded }}
 	t.monitor.pacer = pacer{t: t, step: t.monitor.look, patience: patience, needed: func() bool { return t.watched > 0 }}
 	return t
