@@ -39,6 +39,8 @@ var dsnParams = []dsnParam{
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.MaxLifetime }),
 	dsnLimit("max_idle", "time in the pool after which a connection is given up",
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.MaxIdle }),
+	dsnLimit("report_after", "time without activity after which a lease is reported as resting",
+		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.ReportAfter }),
 	dsnLimit("leak_after", "time without activity that makes a lease a suspect",
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.LeakAfter }),
 	dsnLimit("tx_timeout", "age at which a transaction is a suspect, rolled back once it rests",
@@ -106,6 +108,7 @@ func dsnLimit[T any](limit, doc string, k dsnKind[T], field func(*tracker.Policy
 //	_leakguard_sql              redacted, full or off: how SQL texts are told
 //	_leakguard_max_lifetime     age at which a connection is given up
 //	_leakguard_max_idle         time in the pool after which a connection is given up
+//	_leakguard_report_after     time without activity after which a lease is reported as resting
 //	_leakguard_leak_after       time without activity that makes a lease a suspect
 //	_leakguard_tx_timeout       age at which a transaction is a suspect, rolled back once it rests
 //	_leakguard_tx_limit         age at which a transaction is rolled back even if it works

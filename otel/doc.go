@@ -106,13 +106,17 @@
 //	sqlite_leakguard.rows.proven            WARN
 //	sqlite_leakguard.rows.recovered         INFO
 //	sqlite_leakguard.rows.reaped            WARN
+//	sqlite_leakguard.connection.resting     INFO
+//	sqlite_leakguard.transaction.resting    INFO
+//	sqlite_leakguard.rows.resting           INFO
 //	sqlite_leakguard.pool.suspect           WARN
 //	sqlite_leakguard.pool.recovered         INFO
 //	sqlite_leakguard.memory.pressure.begun  WARN
 //	sqlite_leakguard.memory.pressure.ended  INFO
 //	sqlite_leakguard.memory.degraded        WARN
 //
-// A suspect broke a limit, and is told again each tx_timeout while it is a
+// What rests has done nothing for report_after, or for 5s while somebody waits for a
+// lock behind it: it is no leak yet, and WARN while somebody waits. A suspect broke a limit, and is told again each tx_timeout while it is a
 // transaction that works on; it recovered by itself or was reaped. Proven is
 // garbage collection's word that nobody can close it. A connection that a limit
 // gave up was recycled, that is closed in the pool, or refreshed where it is. Kept,
@@ -132,6 +136,7 @@
 //	sqlite_leakguard.kind                         string   of a leak
 //	sqlite_leakguard.age                          double   of a leak: seconds since it was opened, when it was found
 //	sqlite_leakguard.idle                         double   of a leak: seconds without activity
+//	sqlite_leakguard.waiting                      int      of what rests: operations that wait for a lock behind it
 //	sqlite_leakguard.limit                        double   of a leak: the limit in seconds, if the reason has one
 //	sqlite_leakguard.count                        int      of a leak: statements of one text or line for max_statements, pools of one file or line for max_pools
 //	sqlite_leakguard.bytes                        int      of a leak: the log's size for wal_limit, the connection's memory for leak_memory

@@ -98,7 +98,7 @@ var never = map[[2]string]bool{
 func TestDocumentedEvents(t *testing.T) {
 	b := newBackend(t)
 	e := events{logger: b.logs.Logger(ScopeName)}
-	for typ := tracker.EventOpened; typ <= tracker.EventDegraded; typ++ {
+	for typ := tracker.EventOpened; typ <= tracker.EventResting; typ++ {
 		ev := tracker.Event{Type: typ, Time: time.Now(), Pool: "db", ConnectionID: "db#1", Reason: "why"}
 		switch typ {
 		case tracker.EventSuspect, tracker.EventProven, tracker.EventRecovered, tracker.EventReaped:
@@ -108,6 +108,14 @@ func TestDocumentedEvents(t *testing.T) {
 				}
 				full := fullLeak()
 				full.Kind = k
+				ev.Leak = &full
+				e.tell(ev)
+			}
+		case tracker.EventResting:
+			for _, k := range []tracker.Kind{tracker.KindConnection, tracker.KindTransaction, tracker.KindRows} {
+				full := fullLeak()
+				full.Kind = k
+				full.Exempt = "" // then it would be no warning, either
 				ev.Leak = &full
 				e.tell(ev)
 			}

@@ -24,6 +24,7 @@ const (
 	keyLevel      = attribute.Key("sqlite_leakguard.transaction.level")
 	keyExempt     = attribute.Key("sqlite_leakguard.exempt")
 	keyKept       = attribute.Key("sqlite_leakguard.kept")
+	keyWaiting    = attribute.Key("sqlite_leakguard.waiting")
 )
 
 // severities are the tracker's events that become events here.
@@ -38,6 +39,7 @@ var severities = map[tracker.EventType]log.Severity{
 	tracker.EventBlocked:   log.SeverityWarn,
 	tracker.EventPressure:  log.SeverityWarn,
 	tracker.EventDegraded:  log.SeverityWarn,
+	tracker.EventResting:   log.SeverityInfo,
 }
 
 // nameAndSeverity are of a fixed set: kinds with what becomes of them, what
@@ -49,6 +51,9 @@ func nameAndSeverity(e *tracker.Event) (name string, s log.Severity, ok bool) {
 	switch {
 	case e.Leak != nil:
 		what = e.Leak.Kind.String()
+		if e.Type == tracker.EventResting && len(e.Waiters) > 0 && e.Leak.Exempt == "" {
+			s = log.SeverityWarn
+		}
 	case e.Type == tracker.EventPressure && e.Pressure.On:
 		what, how = "memory", "pressure.begun"
 	case e.Type == tracker.EventPressure:
@@ -107,6 +112,9 @@ func (e *events) pool(r *log.Record, ev *tracker.Event) {
 		r.AddAttributes(keyKept.String(string(ev.Reason)))
 	} else {
 		r.AddAttributes(keyReason.String(string(ev.Reason)))
+	}
+	if ev.Type == tracker.EventResting {
+		r.AddAttributes(keyWaiting.Int(len(ev.Waiters)))
 	}
 	if ev.Leak != nil {
 		r.AddAttributes(e.leak(ev.Leak)...)

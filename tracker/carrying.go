@@ -44,9 +44,12 @@ type carrier struct {
 // carry tells the news and has the orders carried out.
 func (r *reaper) carry(f *findings) {
 	for _, n := range f.news {
-		if n.again {
+		switch {
+		case n.typ == EventResting:
+			n.conn.tellResting(n.leak, n.waiters)
+		case n.again:
 			n.conn.retell(n.leak)
-		} else {
+		default:
 			n.conn.settle(n.typ, n.leak)
 		}
 	}

@@ -94,6 +94,7 @@ type seen struct {
 	known  bool
 	looked bool          // at is set
 	rested bool          // what idleness asks for was done
+	rests  resting       // what was told of a lease that rests
 	pins   bool          // something is open that can keep the WAL from being reset
 	leased bool          // at the last look
 	at     time.Duration // the last change on the tracker's clock

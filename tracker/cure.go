@@ -32,6 +32,8 @@ func (e Event) outcome() string {
 		return "closed"
 	case e.Type == EventRecovered:
 		return "came back by itself"
+	case e.Type == EventResting:
+		return "nothing is undone before leak_after"
 	case l.Reason == ReasonPanic:
 		return "reported only: a call never came back from SQLite, so nobody may touch the connection"
 	case l.Exempt != "":

@@ -133,6 +133,11 @@ func (e Event) level() slog.Level {
 	switch e.Type {
 	case EventSuspect, EventProven, EventReaped, EventKept, EventBlocked, EventPressure, EventDegraded:
 		return slog.LevelWarn
+	case EventResting:
+		if len(e.Waiters) > 0 && e.Leak.Exempt == "" {
+			return slog.LevelWarn
+		}
+		return slog.LevelInfo
 	case EventRecovered:
 		return slog.LevelInfo
 	}

@@ -48,11 +48,16 @@ const (
 	// EventDegraded: the memory monitor lacks what it needs; Reason says what.
 	// Once in a tracker's life.
 	EventDegraded
+	// EventResting: a lease rests for ReportAfter, or for 5s while somebody waits
+	// for a lock behind it: Leak is the transaction, the rows or the lease, which is
+	// no leak yet, and Waiters who waits. Once for each time that it rests, and once
+	// more when somebody comes to wait.
+	EventResting
 )
 
 var eventNames = [...]string{
 	"opened", "check-out", "check-in", "suspect", "proven", "recovered",
-	"reaped", "recycled", "refreshed", "kept", "closed", "blocked", "pressure", "degraded",
+	"reaped", "recycled", "refreshed", "kept", "closed", "blocked", "pressure", "degraded", "resting",
 }
 
 // String returns the event type's name, for example "suspect", and for what is
@@ -84,6 +89,8 @@ type Event struct {
 	// Leak is set for suspect, proven, recovered and reaped. It is shared
 	// between subscribers: read it, do not change it.
 	Leak *Leak `json:"leak,omitempty"`
+	// Waiters is set for resting, if somebody waits, and shared as Leak is.
+	Waiters []Waiter `json:"waiters,omitempty"`
 	// Blame is set for blocked, and shared as Leak is.
 	Blame *Blame `json:"blame,omitempty"`
 	// Pressure is set for pressure, and shared as Leak is.
@@ -97,4 +104,4 @@ type Event struct {
 }
 
 // leak reports whether the event belongs to a leak.
-func (e Event) leak() bool { return e.Leak != nil }
+func (e Event) leak() bool { return e.Leak != nil && e.Type != EventResting }

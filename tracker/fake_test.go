@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,6 +58,14 @@ func limits(change func(p *Policy)) Policy {
 	if change != nil {
 		change(&p)
 	}
+	return p
+}
+
+// unreported is the default policy, but for what is told of those that rest: the
+// reaper looks less often then.
+func unreported() Policy {
+	p := DefaultPolicy()
+	p.ReportAfter = 0
 	return p
 }
 
@@ -198,6 +207,7 @@ func (c owned) CloseResource(r *Resource) {
 // and the resources a lease may hold. Carry does what a driver does, unless the
 // test says otherwise.
 type fake struct {
+	asleep atomic.Bool // see waits
 	owned
 	l *lab
 
@@ -554,3 +564,9 @@ func inChild(t *testing.T) bool {
 	}
 	return false
 }
+
+// waits says whether the operation in flight sleeps for a lock.
+func (f *fake) waits(on bool) { f.asleep.Store(on) }
+
+// Waiting is that of DatabaseControl.
+func (f *fake) Waiting() bool { return f.asleep.Load() }

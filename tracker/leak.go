@@ -44,6 +44,7 @@ func (k Kind) MarshalText() ([]byte, error) {
 type Reason string
 
 const (
+	ReasonReportAfter   Reason = "report_after"
 	ReasonLeakAfter     Reason = "leak_after"
 	ReasonTxTimeout     Reason = "tx_timeout"
 	ReasonTxLimit       Reason = "tx_limit"
@@ -156,6 +157,8 @@ func (l Leak) String() string {
 // verdict words the reason with its figures.
 func (l Leak) verdict() string {
 	switch l.Reason {
+	case ReasonReportAfter:
+		return fmt.Sprintf("at rest for %v (report_after %v, open for %v)", round(l.Idle), l.Limit, round(l.Age))
 	case ReasonLeakAfter:
 		return fmt.Sprintf("without activity for %v (leak_after %v, open for %v)", round(l.Idle), l.Limit, round(l.Age))
 	case ReasonTxTimeout, ReasonTxLimit:

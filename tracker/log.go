@@ -29,6 +29,8 @@ func (e Event) message() string {
 			return "leak works on"
 		}
 		return "leak found"
+	case EventResting:
+		return "resting"
 	case EventReaped:
 		return "leak undone"
 	case EventRecovered:
@@ -77,6 +79,10 @@ func (e Event) attrs() []slog.Attr {
 		cure := ""
 		if e.Type != EventRecovered {
 			cure = e.Leak.Cure()
+		}
+		if n := len(e.Waiters); n > 0 {
+			w := &e.Waiters[0]
+			attrs = append(attrs, slog.Int("waiting", n), slog.String("waiter_site", w.Site().String()), slog.String("waiter_query", shorten(w.Query, 80)))
 		}
 		return append(attrs, e.Leak.attrs(e.outcome(), cure)...)
 	case e.Blame != nil:

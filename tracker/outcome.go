@@ -138,11 +138,17 @@ func (c *Conn) tell(typ EventType, l *Leak, news bool) {
 	c.pool.tracker.emit(Event{Type: typ, ConnectionID: c.id, Reason: l.Reason, Leak: l, pool: c.pool, news: news})
 }
 
-// leakLocked describes r. idle is how long it was seen not to move.
+// leakLocked describes r, which is a leak. idle is how long it was seen not to move.
 func (c *Conn) leakLocked(r *Resource, reason Reason, limit, now, idle time.Duration) *Leak {
+	l := c.describeLocked(r, reason, limit, now, idle)
+	l.ID = c.pool.tracker.leakID.Add(1)
+	return l
+}
+
+// describeLocked is leakLocked for what is none.
+func (c *Conn) describeLocked(r *Resource, reason Reason, limit, now, idle time.Duration) *Leak {
 	t := c.pool.tracker
 	l := &Leak{
-		ID:           t.leakID.Add(1),
 		Kind:         r.kind,
 		Reason:       reason,
 		Pool:         c.pool.name,

@@ -65,6 +65,11 @@ type Policy struct {
 	// MaxIdle is how long a connection may sit in the pool before it is given
 	// up. Default 5m.
 	MaxIdle time.Duration
+	// ReportAfter is how long a lease, with its transaction and rows, may rest
+	// before it is reported once as resting: no leak yet, and nothing is undone.
+	// Where somebody waits for a lock behind it, 5s suffice if this is longer.
+	// Default 30s.
+	ReportAfter time.Duration
 	// LeakAfter is how long a lease may go without activity before it is a
 	// suspect; still so at the next check, it is reaped. Default 5m. Rows that
 	// are not read on for as long count as forgotten even if their connection
@@ -125,6 +130,7 @@ func DefaultPolicy() Policy {
 	return Policy{
 		MaxLifetime:    30 * time.Minute,
 		MaxIdle:        5 * time.Minute,
+		ReportAfter:    30 * time.Second,
 		LeakAfter:      5 * time.Minute,
 		TxTimeout:      10 * time.Minute,
 		MaxAccess:      1000,
@@ -149,7 +155,7 @@ func (p Policy) Validate() error {
 		value time.Duration
 	}{
 		{"MaxLifetime", p.MaxLifetime}, {"MaxIdle", p.MaxIdle},
-		{"LeakAfter", p.LeakAfter}, {"TxTimeout", p.TxTimeout}, {"TxLimit", p.TxLimit},
+		{"ReportAfter", p.ReportAfter}, {"LeakAfter", p.LeakAfter}, {"TxTimeout", p.TxTimeout}, {"TxLimit", p.TxLimit},
 	} {
 		if d.value < 0 {
 			return fmt.Errorf("%s is %v: want a duration, or 0 to switch it off", d.name, d.value)

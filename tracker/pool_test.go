@@ -111,7 +111,7 @@ func TestPoolPolicy(t *testing.T) {
 
 func TestPoolRecords(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		a, b := l.pool(Enforce, DefaultPolicy()), l.pool(Observe, DefaultPolicy())
+		a, b := l.pool(Enforce, unreported()), l.pool(Observe, unreported())
 		f, _ := l.open(a, true), l.open(b, false)
 		l.sleep(10 * sec)
 		f.begin("BEGIN", "import")

@@ -102,6 +102,8 @@ type news struct {
 	typ   EventType
 	leak  *Leak
 	again bool // a suspect that was told before
+	// waiters are for EventResting.
+	waiters []Waiter
 }
 
 // judged is a leased connection for the detectors.
@@ -124,9 +126,11 @@ func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
 			wait = min(wait, p.policy.Load().period())
 		}
 	}
+	waiters := t.waitersLocked()
 	for i, p := range t.pulses {
 		word := p.word.Load()
-		if word&^FlagBits == p.was && now < p.next && !p.fresh && !all && word&BusyBit == 0 && !p.pending.Load() {
+		if word&^FlagBits == p.was && now < p.next && !p.fresh && !all && word&BusyBit == 0 && !p.pending.Load() &&
+			(len(waiters) == 0 || !t.conns[i].seen.leased) { // else it may be what they wait for
 			wait = min(wait, p.next-now)
 			continue
 		}
@@ -138,7 +142,7 @@ func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
 			r.missed = true
 			continue
 		}
-		c.examine(&f, now, word)
+		c.examine(&f, now, word, waiters)
 		wait = min(wait, p.next-now)
 	}
 	wait = max(wait, time.Millisecond)
@@ -147,7 +151,7 @@ func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
 }
 
 // examine judges one connection. Tracker.mu is held.
-func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
+func (c *Conn) examine(f *findings, now time.Duration, word uint64, waiters []Waiter) {
 	c.lock()
 	defer c.unlock()
 	t, p, s := c.pool.tracker, c.pool.policy.Load(), &c.seen
@@ -167,7 +171,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		if moved && s.late != nil {
 			s.late.moved = now
 		}
-		c.was, s.active, c.fresh, s.rested = word, now, false, false
+		c.was, s.active, c.fresh, s.rested, s.rests = word, now, false, false, 0
 	}
 	c.movedWAL(moved || busy, c.tx.id != 0 || c.rows.n > 0 || c.raw || c.leaves())
 	if s.leased = c.leased; c.leased {
@@ -227,6 +231,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64) {
 		}
 		c.judge(f, &rec, word)
 	}
+	c.rest(f, p, &rec, waiters)
 	if len(t.detectors) == 0 {
 		c.unnamed(f)
 	}
@@ -399,12 +404,22 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 		}
 		r.forgottenToo(reason, limit, idle)
 		l, fresh := c.suspect(f, r, reason, limit, now, idle)
-		confirmed = confirmed && !fresh && now > r.watch.since
+		confirmed = confirmed && !fresh && now > r.watch.since && now-r.watch.since >= c.confirmAfter()
 		leaks = append(leaks, l)
 	}
 	if confirmed && c.mayUndo(leaks...) && c.lease.exempt == "" {
 		c.order(f, &Order{Scope: ScopeLease, Reason: reason, Word: word}, all...)
 	}
+}
+
+// confirmAfter is how long a suspect rests on before it is undone, where the guard
+// looks oftener than that; else it is the next look.
+func (c *Conn) confirmAfter() time.Duration {
+	p := c.pool.policy.Load()
+	if p.ReportAfter == 0 {
+		return 0
+	}
+	return p.confirm()
 }
 
 // finish undoes the rest of a lease whose rows or transaction the guard undid, for
@@ -498,7 +513,7 @@ func (c *Conn) lookAtRows(f *findings, now time.Duration) {
 			}
 			r.forgottenToo(ReasonLeakAfter, p.LeakAfter, idle)
 			l, fresh := c.suspect(f, r, ReasonLeakAfter, p.LeakAfter, now, idle)
-			if !fresh && now > w.since && c.mayUndo(l) && c.lease.exempt == "" {
+			if !fresh && now > w.since && now-w.since >= c.confirmAfter() && c.mayUndo(l) && c.lease.exempt == "" {
 				c.order(f, &Order{Scope: ScopeRows, Reason: ReasonLeakAfter, Resource: r.id, Absolute: true}, r)
 			}
 		}

@@ -1397,7 +1397,7 @@ func TestWakesEarly(t *testing.T) {
 	})
 	t.Run("policy", func(t *testing.T) {
 		inBubble(t, func(l *lab) {
-			p := l.pool(Enforce, DefaultPolicy())
+			p := l.pool(Enforce, unreported())
 			f := l.open(p, true)
 			f.begin("BEGIN", "")
 			l.until(2*mins + 10*sec) // the next check is at 3m0s
@@ -1718,7 +1718,7 @@ func TestDelayedCheckAgesNothing(t *testing.T) {
 			}
 			return ""
 		})
-		p := l.pool(Enforce, DefaultPolicy())
+		p := l.pool(Enforce, unreported())
 		f, g, idle, used := l.open(p, true), l.open(p, true), l.open(p, true), l.open(p, true)
 		f.begin("BEGIN", "")
 		g.query("SELECT 1", "")

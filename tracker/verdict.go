@@ -26,6 +26,22 @@ func txRests(p *Policy, r *Record) bool { return !r.Busy && r.Idle >= p.rest() }
 // rest is how long a transaction beyond TxTimeout may do nothing.
 func (p *Policy) rest() time.Duration { return p.TxTimeout / 10 }
 
+// How long a lease may rest while somebody waits for a lock behind it, before it is
+// reported; and how often the guard looks at the least, to see in time that it does.
+const (
+	restBefore = 5 * time.Second
+	restLook   = 2500 * time.Millisecond
+)
+
+// restsLong: out of the pool, and nothing has moved for long enough to be told of.
+func restsLong(p *Policy, r *Record, blocks bool) bool {
+	limit := p.ReportAfter
+	if blocks {
+		limit = min(limit, restBefore)
+	}
+	return limit > 0 && r.Leased && !r.Busy && r.Idle >= limit
+}
+
 // leaseForgotten: leased, and nothing has moved for LeakAfter. A running
 // statement is activity, however long it runs.
 func leaseForgotten(p *Policy, r *Record) bool {
@@ -99,6 +115,10 @@ func nextDue(p *Policy, r *Record) time.Duration {
 	if r.Leased || r.TransactionLevel > 0 {
 		sooner(p.LeakAfter, r.Idle)
 	}
+	if r.Leased && p.ReportAfter > 0 {
+		sooner(p.ReportAfter, r.Idle)
+		sooner(restBefore, r.Idle)
+	}
 	if !r.Leased {
 		sooner(p.MaxIdle, r.Idle)
 	}
@@ -113,11 +133,20 @@ const minRest = 10 * time.Millisecond
 // what opens between two looks is found at the next one, a quarter of its
 // limit late at the most.
 func (p *Policy) period() time.Duration {
+	d := p.confirm()
+	if p.ReportAfter > 0 {
+		d = min(d, restLook, p.ReportAfter/4)
+	}
+	return max(d, time.Millisecond)
+}
+
+// confirm is how long a suspect for LeakAfter goes on to rest before it is undone.
+func (p *Policy) confirm() time.Duration {
 	d := p.CheckInterval
 	for _, limit := range []time.Duration{p.LeakAfter, p.TxTimeout, p.TxLimit, p.MaxIdle, p.MaxLifetime} {
 		if limit > 0 {
 			d = min(d, limit/4)
 		}
 	}
-	return max(d, time.Millisecond)
+	return d
 }

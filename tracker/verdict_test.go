@@ -253,7 +253,9 @@ func TestPeriod(t *testing.T) {
 		p    Policy
 		want time.Duration
 	}{
-		{DefaultPolicy(), time.Minute},
+		{DefaultPolicy(), 2500 * time.Millisecond},
+		{unreported(), time.Minute},
+		{Policy{CheckInterval: time.Minute, ReportAfter: 2 * time.Second}, 500 * time.Millisecond},
 		{Policy{CheckInterval: time.Minute}, time.Minute},
 		{Policy{CheckInterval: time.Minute, LeakAfter: time.Minute}, 15 * time.Second},
 		{Policy{CheckInterval: time.Minute, TxTimeout: 2 * time.Second}, 500 * time.Millisecond},

@@ -50,6 +50,12 @@ func (w Wait) Stop(on bool) {
 	}
 }
 
+// Asleep reports whether the operation in flight sleeps for a lock. It may be called
+// from any goroutine until Free.
+func (w Wait) Asleep() bool {
+	return w.p != nil && atomic.LoadInt32(&(*[2]int32)(w.p)[1]) != 0
+}
+
 // Released says that the connection may have given back a lock of its file: of
 // the connections that sleep for one, the one that has waited longest tries at
 // once. If nobody sleeps for any file it costs one load.

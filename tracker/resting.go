@@ -1,0 +1,101 @@
+package tracker
+
+import "slices"
+
+// Resting leases. What merely takes long is common and no leak, so nothing is undone
+// and nobody is accused; but who is on call wants to know within seconds which line
+// holds what others wait for.
+
+// resting is what was told of a lease that rests.
+type resting uint8
+
+const (
+	restsQuietly resting = iota + 1
+	restsInTheWay
+)
+
+// Waiter is an operation that waits for a lock.
+type Waiter struct {
+	Pool         string `json:"pool"`
+	ConnectionID string `json:"connection_id"`
+	// Query is what it runs, Stack where that was called.
+	Query string `json:"query,omitempty"`
+	Stack Stack  `json:"-"`
+
+	files []openFile
+}
+
+// Site returns the call that waits.
+func (w Waiter) Site() Frame { return w.Stack.Site() }
+
+// waitersLocked returns who waits for a lock at this moment. Tracker.mu is held.
+func (t *Tracker) waitersLocked() (all []Waiter) {
+	for i, p := range t.pulses {
+		if p.word.Load()&BusyBit == 0 {
+			continue
+		}
+		c := t.conns[i]
+		k, can := c.control.(DatabaseControl)
+		if !can || !k.Waiting() {
+			continue
+		}
+		c.lock()
+		w := Waiter{Pool: c.pool.name, ConnectionID: c.id, Query: c.told(c.query), Stack: c.last.PCs()}
+		c.unlock()
+		w.files = c.filesLocked()
+		all = append(all, w)
+	}
+	return all
+}
+
+// behindLocked returns those of the waiters who wait for one of the connection's files.
+func (c *Conn) behindLocked(all []Waiter) (behind []Waiter) {
+	if len(all) == 0 {
+		return nil
+	}
+	mine := c.filesLocked()
+	for _, w := range all {
+		if w.ConnectionID == c.id {
+			continue
+		}
+		if slices.ContainsFunc(w.files, func(f openFile) bool {
+			return slices.ContainsFunc(mine, func(g openFile) bool { return f.File.Same(g.File) })
+		}) {
+			behind = append(behind, w)
+		}
+	}
+	return behind
+}
+
+// rest tells of a lease that rests. Tracker.mu and Conn.mu are held.
+func (c *Conn) rest(f *findings, p *Policy, rec *Record, waiters []Waiter) {
+	r := &c.lease
+	switch {
+	case c.tx.id != 0:
+		r = &c.tx
+	case c.rows.head != nil:
+		r = c.rows.head
+	}
+	holds := r != &c.lease
+	var behind []Waiter
+	if holds {
+		behind = c.behindLocked(waiters)
+	}
+	if !restsLong(p, rec, len(behind) > 0) || c.reaped || r.suspect() {
+		return
+	}
+	told := restsQuietly
+	if len(behind) > 0 {
+		told = restsInTheWay
+	}
+	if c.seen.rests >= told {
+		return
+	}
+	c.seen.rests = told
+	l := c.describeLocked(r, ReasonReportAfter, p.ReportAfter, c.pool.tracker.now(), rec.Idle)
+	f.news = append(f.news, news{conn: c, typ: EventResting, leak: l, waiters: behind})
+}
+
+func (c *Conn) tellResting(l *Leak, waiters []Waiter) {
+	c.pool.tracker.emit(Event{Type: EventResting, ConnectionID: c.id, Reason: l.Reason, Leak: l, Waiters: waiters, pool: c.pool})
+}
