@@ -192,6 +192,9 @@ func (c *conn) reapLease(o *tracker.Order) tracker.Outcome {
 		c.rec.ReportKept(why)
 		c.releaseMemory()
 		c.rolledBack = false
+		if o.Bare() {
+			return tracker.Void
+		}
 		return tracker.Done
 	}
 	c.die(err)

@@ -174,18 +174,13 @@ func (r *reaper) work(me *carrier) {
 // carryOut carries out the orders for one connection.
 func (r *reaper) carryOut(b batch) {
 	c := b.conn
-	defer func() {
-		r.t.mu.Lock()
-		defer r.t.mu.Unlock()
-		c.undoing = false
-		// A look for each of thousands of orders would look at thousands each time.
-		if r.crowded || r.missed && len(r.queue) == 0 {
-			r.crowded, r.missed = false, false
-			r.wakeLocked()
-		}
-	}()
+	defer r.undone(c)
 	for _, o := range b.orders {
-		out := c.control.Carry(o)
+		out := Void
+		if o.holds() {
+			out = c.control.Carry(o)
+		}
+		o.became = out
 		if out == Condemned {
 			r.t.mu.Lock()
 			r.struck = append(r.struck, c)
@@ -197,5 +192,17 @@ func (r *reaper) carryOut(b batch) {
 			c.again(o)
 		}
 		c.Settle(o, out)
+	}
+}
+
+// undone says that no order for the connection is carried out any more.
+func (r *reaper) undone(c *Conn) {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	c.undoing = false
+	// A look for each of thousands of orders would look at thousands each time.
+	if r.crowded || r.missed && len(r.queue) == 0 {
+		r.crowded, r.missed = false, false
+		r.wakeLocked()
 	}
 }

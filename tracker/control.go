@@ -83,8 +83,25 @@ type Order struct {
 	Leaks []*Leak
 
 	conn    *Conn
-	lease   uint64 // the id of the lease at the decision, 0 in the pool
+	became  Outcome // once it was carried out, for who waits for that
+	lease   uint64  // the id of the lease at the decision, 0 in the pool
 	targets []target
+}
+
+// holds reports whether the order is still to be carried out: the mode may have
+// changed since the decision, and then only what the operator asked for is undone.
+func (o *Order) holds() bool {
+	switch o.Scope {
+	case ScopeRows, ScopeTransaction, ScopeLease, ScopeGiveUp:
+		return o.Reason == ReasonOperator || o.conn.pool.Mode() == Enforce
+	}
+	return true
+}
+
+// Bare reports whether the order is about a lease that holds nothing: if its
+// connection must stay, nothing is undone.
+func (o *Order) Bare() bool {
+	return len(o.targets) == 1 && o.targets[0].r == &o.conn.lease
 }
 
 // target is a resource that an order is about, as it was at the decision.

@@ -40,8 +40,8 @@ func (e Event) outcome() string {
 		return "reported only: exempt"
 	case l.Kept != "":
 		return "reported only: " + l.Kept
-	case e.pool.mode != Enforce:
-		return "reported only: mode " + e.pool.mode.String()
+	case e.pool.Mode() != Enforce:
+		return "reported only: mode " + e.pool.Mode().String()
 	case l.Reason == ReasonProven:
 		return "closed as soon as its connection is free"
 	case l.Reason == ReasonTxTimeout:

@@ -98,7 +98,9 @@ func (q *queue) subscribed() bool {
 
 // emit stamps an event and hands it on.
 func (t *Tracker) emit(e Event) {
-	e.Pool = e.pool.name
+	if e.pool != nil {
+		e.Pool = e.pool.name
+	}
 	q := &t.queue
 	own := e.level() == slog.LevelDebug && q.tells()
 	q.mu.Lock()
@@ -127,7 +129,9 @@ func (t *Tracker) emit(e Event) {
 }
 
 // logged reports whether some logger may want the event.
-func (e Event) logged() bool { return e.level() >= slog.LevelWarn || e.pool.logger != nil }
+func (e Event) logged() bool {
+	return e.level() >= slog.LevelWarn || e.Type == EventChanged || e.pool.logger != nil
+}
 
 func (e Event) level() slog.Level {
 	switch e.Type {
@@ -139,6 +143,11 @@ func (e Event) level() slog.Level {
 		}
 		return slog.LevelInfo
 	case EventRecovered:
+		return slog.LevelInfo
+	case EventChanged:
+		if e.bad {
+			return slog.LevelError
+		}
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug

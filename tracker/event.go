@@ -53,11 +53,15 @@ const (
 	// no leak yet, and Waiters who waits. Once for each time that it rests, and once
 	// more when somebody comes to wait.
 	EventResting
+	// EventChanged: the mode of a pool was changed at run time, its limits were by
+	// an operator, he spared something, the program tried to change what is his, or
+	// his environment was read; Reason says what. Loggers are told at info.
+	EventChanged
 )
 
 var eventNames = [...]string{
 	"opened", "check-out", "check-in", "suspect", "proven", "recovered",
-	"reaped", "recycled", "refreshed", "kept", "closed", "blocked", "pressure", "degraded", "resting",
+	"reaped", "recycled", "refreshed", "kept", "closed", "blocked", "pressure", "degraded", "resting", "changed",
 }
 
 // String returns the event type's name, for example "suspect", and for what is
@@ -84,7 +88,7 @@ type Event struct {
 	Pool string    `json:"pool"`
 	// ConnectionID names the connection, unique in the tracker.
 	ConnectionID string `json:"connection_id"`
-	// Reason is set for recycled, refreshed, kept, blocked, degraded and the events of a leak.
+	// Reason is set for recycled, refreshed, kept, blocked, degraded, changed and the events of a leak.
 	Reason Reason `json:"reason,omitempty"`
 	// Leak is set for suspect, proven, recovered and reaped. It is shared
 	// between subscribers: read it, do not change it.
@@ -101,6 +105,7 @@ type Event struct {
 
 	pool *Pool // whose logger is told
 	news bool  // the leak's first event
+	bad  bool  // of EventChanged: something of the environment is ignored
 }
 
 // leak reports whether the event belongs to a leak.

@@ -203,13 +203,14 @@ func (c *Conn) CheckIn() Reason {
 		c.leaseEnded()
 	}
 	p := c.pool
-	if p.mode == Observe {
+	mode := p.Mode()
+	if mode == Observe {
 		return ""
 	}
 	if limit := p.maxAccess.Load(); limit > 0 && accesses >= limit {
 		return ReasonMaxAccess
 	}
-	if p.mode == Basic { // nobody else looks
+	if mode == Basic { // nobody else looks
 		if l := p.policy.Load(); l.MaxLifetime > 0 && p.tracker.clock.now()-max(c.opened, c.renewedAt) >= c.lifetime(l) {
 			return ReasonMaxLifetime
 		}

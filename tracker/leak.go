@@ -65,6 +65,8 @@ const (
 	// ReasonPanic is a call that never came back from SQLite, because a Go
 	// function called by SQL panicked or exited.
 	ReasonPanic Reason = "panic"
+	// ReasonOperator is an operator's word, see Tracker.Undo.
+	ReasonOperator Reason = "operator"
 )
 
 // Leak describes a resource that a program seems to have forgotten.

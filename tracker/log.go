@@ -46,6 +46,11 @@ func (e Event) message() string {
 		return "memory monitor degraded"
 	case EventKept:
 		return "connection kept"
+	case EventChanged:
+		if e.bad {
+			return "setting ignored"
+		}
+		return "setting changed"
 	case EventOpened, EventCheckOut, EventCheckIn, EventRecycled, EventRefreshed, EventClosed:
 		return "connection " + e.Type.String()
 	}
@@ -55,9 +60,13 @@ func (e Event) message() string {
 // log writes the event to its pool's logger, or counts it if its site had a line
 // lately.
 func (e Event) log() {
-	logger, level := e.pool.logger, e.level()
+	var logger *slog.Logger
+	if e.pool != nil { // else it is all pools' affair
+		logger = e.pool.logger
+	}
+	level := e.level()
 	if logger == nil {
-		if level < slog.LevelWarn {
+		if level < slog.LevelWarn && e.Type != EventChanged {
 			return
 		}
 		logger = slog.Default()
@@ -65,7 +74,7 @@ func (e Event) log() {
 	if !logger.Enabled(logContext, level) {
 		return
 	}
-	if e.pool.tracker.logs.hold(e, logger) {
+	if e.pool != nil && e.pool.tracker.logs.hold(e, logger) {
 		return
 	}
 	logger.LogAttrs(logContext, level, e.message(), e.attrs()...)
@@ -73,7 +82,10 @@ func (e Event) log() {
 
 // attrs are the event's attributes: what a person wants to know comes first.
 func (e Event) attrs() []slog.Attr {
-	attrs := []slog.Attr{slog.String("component", "leakguard"), slog.String("pool", e.Pool)}
+	attrs := []slog.Attr{slog.String("component", "leakguard")}
+	if e.Pool != "" {
+		attrs = append(attrs, slog.String("pool", e.Pool))
+	}
 	switch {
 	case e.Leak != nil:
 		cure := ""

@@ -206,7 +206,7 @@ func (t *Tracker) heavy() (released int64) {
 // holds less.
 func (c *Conn) overLimitLocked() bool {
 	limit := c.memory.limit(c.pool.policy.Load().ConnMemory)
-	return c.pool.mode == Enforce && limit > 0 && c.memory.known && c.memory.bytes > limit && !c.lost.Load()
+	return c.pool.Mode() == Enforce && limit > 0 && c.memory.known && c.memory.bytes > limit && !c.lost.Load()
 }
 
 // askCaches asks connections that hold more than a limit what the program lets them

@@ -35,13 +35,19 @@ type PoolConfig struct {
 	Path string
 	// Missing names what this build lacks, for Stats.
 	Missing []string
+	// Keys are the limits by the names that an operator knows, for Settings and
+	// Operate. Without them only the mode can be changed by name.
+	Keys []Key
+	// Pinned names the keys that the operator's environment has set, KeyMode for
+	// the mode: SetPolicy and SetMode leave them as they are.
+	Pinned []string
 }
 
 // Pool is the record of one pool: one connector, hence one sql.DB.
 type Pool struct {
 	tracker *Tracker
 	policy  atomic.Pointer[Policy]
-	mode    Mode
+	mode    atomic.Uint32 // a Mode; changed with Tracker.mu held
 	stacks  bool
 	sql     SQLText
 	// heard says that the tracker wants check-outs and check-ins or has a trace
@@ -53,6 +59,9 @@ type Pool struct {
 	logger    *slog.Logger // nil: slog.Default, leaks only
 	debug     bool         // the logger takes debug lines; asked once, when the pool was made
 	missing   []string     // guarded by Tracker.mu
+
+	keys   []Key           // immutable
+	pinned map[string]bool // keys that are the operator's, guarded by Tracker.mu
 
 	path   string
 	opened time.Duration
@@ -105,7 +114,9 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	if int(cfg.SQL) >= len(sqlTextNames) {
 		return nil, fmt.Errorf("tracker: SQL is %v: want redacted, full or off", cfg.SQL)
 	}
-	p := &Pool{tracker: t, mode: cfg.Mode, stacks: !cfg.NoStacks, sql: cfg.SQL, logger: cfg.Logger, missing: cfg.Missing}
+	p := &Pool{tracker: t, stacks: !cfg.NoStacks, sql: cfg.SQL, logger: cfg.Logger, missing: cfg.Missing, keys: cfg.Keys}
+	p.mode.Store(uint32(cfg.Mode))
+	p.pin(cfg.Pinned)
 	p.limit(cfg.Policy)
 	p.debug = p.logger != nil && p.logger.Enabled(logContext, slog.LevelDebug)
 	p.path, p.opened = cfg.Path, t.now()
@@ -119,6 +130,7 @@ func (t *Tracker) NewPool(cfg PoolConfig) (*Pool, error) {
 	t.mu.Lock()
 	p.name = t.freeNameLocked(cfg.Name, cfg.Numbered)
 	t.pools[p.name] = p
+	t.guarded.Add(1)
 	p.heard.Store(t.heard)
 	if p.debug { // else nothing changes
 		t.countListenersLocked()
@@ -182,12 +194,18 @@ func (p *Pool) Name() string { return p.name }
 func (p *Pool) Tracker() *Tracker { return p.tracker }
 
 // Mode returns the pool's mode.
-func (p *Pool) Mode() Mode { return p.mode }
+func (p *Pool) Mode() Mode { return Mode(p.mode.Load()) }
 
 // Policy returns the limits in force.
 func (p *Pool) Policy() Policy { return *p.policy.Load() }
 
-// SetPolicy changes the limits from the next check on.
+// SetPolicy changes the limits from the next check on. The zero Policy as a whole
+// stands for the defaults. It may be called by several goroutines at once, and
+// while connections are open.
+//
+// What the operator has set, by the environment variable LEAKGUARD or on the page,
+// stays as it is. That is no error, for a program must not fail over it: an
+// EventChanged tells, and Policy returns what holds.
 func (p *Pool) SetPolicy(policy Policy) error {
 	if policy == (Policy{}) {
 		policy = DefaultPolicy()
@@ -197,14 +215,22 @@ func (p *Pool) SetPolicy(policy Policy) error {
 	}
 	t := p.tracker
 	t.mu.Lock()
+	held := p.keepPinnedLocked(&policy)
+	p.setPolicyLocked(policy)
+	t.mu.Unlock()
+	p.toldPinned(held...)
+	return nil
+}
+
+// setPolicyLocked puts a valid policy into force. Tracker.mu is held.
+func (p *Pool) setPolicyLocked(policy Policy) {
+	t := p.tracker
 	p.limit(policy)
 	t.epoch++
 	t.countPoolsLocked(p)
 	t.crowdLocked(p)
 	t.startLocked(p)
 	t.reaper.wakeLocked()
-	t.mu.Unlock()
-	return nil
 }
 
 // Close marks the pool closed. Its connections that are still leased stay

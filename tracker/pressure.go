@@ -130,7 +130,7 @@ func (t *Tracker) pressure(now Memory) (released int64, began bool) {
 	var fresh, full []*Conn // of pools that begin; of the others those that are heavy
 	for _, c := range t.conns {
 		switch {
-		case !c.pool.short.on() || c.pool.mode != Enforce || c.lost.Load() || c.memory.gone:
+		case !c.pool.short.on() || c.pool.Mode() != Enforce || c.lost.Load() || c.memory.gone:
 		case entered[c.pool]:
 			fresh = append(fresh, c)
 		case c.memory.known && c.memory.bytes > heavyBytes:
@@ -144,7 +144,7 @@ func (t *Tracker) pressure(now Memory) (released int64, began bool) {
 		responded := false
 		for p := range entered {
 			p.short.events++
-			if p.mode == Enforce && p.open > 0 {
+			if p.Mode() == Enforce && p.open > 0 {
 				p.n.cleanups.Add(1)
 				responded = true
 			}
@@ -243,7 +243,10 @@ func (t *Tracker) giveUp(conns []*Conn, reason Reason) (closed int, bytes int64)
 			continue
 		}
 		o := &Order{Scope: ScopeGiveUp, Reason: reason, Word: word &^ FlagBits, conn: c}
-		out := c.control.Carry(o)
+		out := Void
+		if o.holds() {
+			out = c.control.Carry(o)
+		}
 		if out == Done {
 			closed++
 			bytes += held

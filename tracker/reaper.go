@@ -52,7 +52,7 @@ func (r *reaper) beginLocked() {
 }
 
 // watched reports whether the reaper has anything to do for the pool.
-func (p *Pool) watched() bool { return p.mode == Enforce || p.mode == Observe }
+func (p *Pool) watched() bool { m := p.Mode(); return m == Enforce || m == Observe }
 
 // wakeLocked has it look at all at once.
 func (r *reaper) wakeLocked() {
@@ -272,7 +272,7 @@ func (c *Conn) recover(f *findings, r *Resource) {
 
 // mayUndo reports whether the guard may undo what these leaks are about.
 func (c *Conn) mayUndo(leaks ...*Leak) bool {
-	if c.pool.mode != Enforce || c.raw {
+	if c.pool.Mode() != Enforce || c.raw {
 		return false
 	}
 	for _, l := range leaks {
@@ -366,13 +366,7 @@ func (c *Conn) pooled(f *findings, p *Policy, rec *Record, now time.Duration, wo
 // suspects, at the next check they are reaped. limit is 0 for a detector.
 func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now time.Duration, word uint64) {
 	idle := now - c.seen.active
-	var all []*Resource
-	for r := c.rows.head; r != nil; r = r.next {
-		all = append(all, r)
-	}
-	if c.tx.id != 0 {
-		all = append(all, &c.tx)
-	}
+	all := c.contents()
 	if len(all) == 0 && c.undone != nil && limit > 0 { // a detector's word is not leak_after
 		c.finish(f, word)
 		return
@@ -387,7 +381,7 @@ func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now ti
 			return
 		}
 		c.lease.forgottenToo(reason, limit, idle)
-		if _, fresh := c.suspect(f, &c.lease, reason, limit, now, idle); fresh && c.pool.mode == Enforce && !c.raw {
+		if _, fresh := c.suspect(f, &c.lease, reason, limit, now, idle); fresh && c.pool.Mode() == Enforce && !c.raw {
 			f.orders = append(f.orders, &Order{Scope: ScopeRelease, Reason: reason, Word: word, conn: c})
 		}
 		return
@@ -446,7 +440,7 @@ func (r *Resource) forgottenToo(reason Reason, limit, idle time.Duration) {
 // giveUp gives the connection up for a limit: it is closed if no program can miss
 // it, else refreshed where it is.
 func (c *Conn) giveUp(f *findings, word uint64, reason Reason) {
-	if c.seen.rested || c.pool.mode != Enforce || c.memory.gone { // its handle is closed
+	if c.seen.rested || c.pool.Mode() != Enforce || c.memory.gone { // its handle is closed
 		return
 	}
 	if c.leased && c.pool.policy.Load().Expire == Close {

@@ -59,7 +59,7 @@ func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
 	r := Record{
 		Pool:           c.pool.name,
 		ConnectionID:   c.id,
-		Mode:           c.pool.mode,
+		Mode:           c.pool.Mode(),
 		Leased:         c.leased,
 		Busy:           busy,
 		Opened:         t.clock.at(c.opened),

@@ -57,6 +57,8 @@ type Stats struct {
 
 	LeakDetection    LeakDetection    `json:"leak_detection"`
 	MemoryMonitoring MemoryMonitoring `json:"memory_monitoring"`
+	// Environment is what the operator set by the environment variable LEAKGUARD.
+	Environment []EnvironmentItem `json:"environment,omitempty"`
 	// Missing names what this build or machine lacks; the guard works with
 	// what remains.
 	Missing []string `json:"missing,omitempty"`
@@ -166,6 +168,7 @@ func (t *Tracker) stats(only *Pool) Stats {
 	s.AggressiveCleanups = n.cleanups.Load()
 	s.MemoryMonitoring = t.monitor.statsLocked(only)
 	s.Reused = n.reused
+	s.Environment = slices.Clone(t.environment)
 	for _, p := range t.pools {
 		if only != nil && p != only {
 			continue

@@ -64,6 +64,9 @@ type Tracker struct {
 
 	n counters // of all pools, those that are gone included
 
+	environment  []EnvironmentItem // what SetEnvironment was given
+	guarded, off atomic.Uint64     // see Opened; not guarded
+
 	// Closings and orders on goroutines of their own. Not a WaitGroup: they begin while
 	// others wait.
 	closing int
@@ -240,7 +243,9 @@ func (t *Tracker) unwatchLocked(c *Conn) {
 		return
 	}
 	c.unwatched = true
-	c.logs(func(w *walLog) { w.blind++ })
+	if c.pool.watched() { // else it counts as such anyhow
+		c.logs(func(w *walLog) { w.blind++ })
+	}
 	if t.watched--; t.watched == 0 {
 		t.reaper.restLocked()
 		t.monitor.restLocked()

@@ -128,7 +128,7 @@ func (w *walLog) exit(c *Conn)  { w.count(c, -1) }
 
 func (w *walLog) count(c *Conn, n int) {
 	w.moved = true
-	if c.unwatched {
+	if c.unwatched || !c.pool.watched() {
 		w.blind += n
 	}
 	if c.pool.watched() {

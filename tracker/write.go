@@ -167,6 +167,13 @@ func (r *report) write() {
 	if len(s.Missing) > 0 {
 		fmt.Fprintf(r, "missing here: %s\n", printable(strings.Join(s.Missing, ", ")))
 	}
+	for _, i := range s.Environment {
+		if i.Error != "" {
+			fmt.Fprintf(r, "ignored in the environment variable LEAKGUARD: %s: %s\n", printable(i.Text), printable(i.Error))
+		} else {
+			fmt.Fprintf(r, "set by the environment variable LEAKGUARD: %s\n", printable(i.Text))
+		}
+	}
 	r.writeSuspects()
 	r.writeSettled()
 	r.writeBlamed()
