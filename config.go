@@ -1,7 +1,6 @@
 package leakguard
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 
@@ -87,12 +86,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Policy = tracker.DefaultPolicy()
 	}
 	if err := c.Policy.Validate(); err != nil {
-		if c.Policy.CheckInterval == 0 || c.Policy.MemoryInterval == 0 {
-			// Nearly always a literal Policy{TxTimeout: …}, whose author takes
-			// the rest to be defaults.
-			err = errors.New(err.Error() + "; start from tracker.DefaultPolicy() to change single limits")
-		}
-		return Config{}, fmt.Errorf("leakguard: Config.Policy.%w", err)
+		return Config{}, fmt.Errorf("leakguard: Config.Policy: %w", err)
 	}
 	return c, nil
 }

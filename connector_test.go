@@ -24,7 +24,7 @@ func TestNewConnectorErrors(t *testing.T) {
 	for want, cfg := range map[string]Config{
 		"_leakguard_tx_timeout": {DSN: "file:x?_leakguard_tx_timeout=1m"},
 		"Config.Mode":           {Mode: 9},
-		"LeakAfter":             {Policy: limits(func(p *tracker.Policy) { p.LeakAfter = -1 })},
+		"leak_after":            {Policy: limits(func(p *tracker.Policy) { p.LeakAfter = -1 })},
 		"DefaultPolicy":         {Policy: tracker.Policy{TxTimeout: time.Minute}},
 	} {
 		cfg.Tracker = tr

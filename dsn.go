@@ -64,10 +64,10 @@ var dsnParams = []dsnParam{
 	dsnLimit("expire", "refresh or close: what giving a connection up means",
 		dsnExpiry, func(p *tracker.Policy) *tracker.Expiry { return &p.Expire }),
 	dsnLimit("check_interval", "period of the reaper, cannot be 0",
-		dsnPeriod("want a duration above 0 such as 60s (_leakguard=basic runs without the reaper)"),
+		dsnPeriod("want a duration of 1ms or more such as 60s (_leakguard=basic runs without the reaper)"),
 		func(p *tracker.Policy) *time.Duration { return &p.CheckInterval }),
 	dsnLimit("memory_interval", "period of the memory monitor, cannot be 0",
-		dsnPeriod("want a duration above 0 such as 30s"),
+		dsnPeriod("want a duration of 1ms or more such as 30s"),
 		func(p *tracker.Policy) *time.Duration { return &p.MemoryInterval }),
 }
 
@@ -123,14 +123,16 @@ func dsnLimit[T any](limit, doc string, k dsnKind[T], field func(*tracker.Policy
 //	_leakguard_check_interval   period of the reaper, cannot be 0
 //	_leakguard_memory_interval  period of the memory monitor, cannot be 0
 //
-// Durations are written as [time.ParseDuration] takes them (90s, 1h30m), sizes
+// Durations are written as [time.ParseDuration] takes them (90s, 1h30m), 1ms or more, sizes
 // in bytes or with one of the units B, kB, MB, GB (powers of 1000), KiB, MiB,
 // GiB (powers of 1024) in any case, the share as 0.85 or 85%. The limits and
 // their defaults are those of [tracker.Policy]; 0 switches one off. Values are
 // escaped as in a URL query.
 //
-// A key that begins with _leakguard but is not listed, one that is given twice
-// and a value that cannot be used are errors that name the key. The Config
+// A key that begins with _leakguard but is not listed, one that nearly does
+// (leakguard_tx_limit, _LEAKGUARD), one of the listed in a DSN without a question
+// mark, one that is given twice and a value that cannot be used are errors that name
+// the key. The Config
 // returned has its Policy complete; Tracker, SQLite and Logger are nil.
 func ParseDSN(dsn string) (Config, error) {
 	rest, ours, err := dsnSplit(dsn)
@@ -243,7 +245,7 @@ func dsnCut(dsn string) (head, query, fragment string, hasQuery bool) {
 // dsnSplit takes the guard's segments out of a DSN and leaves every other one
 // as it is written. An error names the key but has no prefix yet.
 func dsnSplit(dsn string) (rest string, ours []dsnSetting, err error) {
-	if !strings.Contains(dsn, dsnPrefix) && strings.IndexByte(dsn, '%') < 0 {
+	if !strings.Contains(strings.ToLower(dsn), "guard") && strings.IndexByte(dsn, '%') < 0 {
 		return dsn, nil, nil // there is none, nor an escape that could hide one
 	}
 	head, query, fragment, hasQuery := dsnCut(dsn)
@@ -259,6 +261,9 @@ func dsnSplit(dsn string) (rest string, ours []dsnSetting, err error) {
 				}
 			}
 		}
+	}
+	if s, ok := dsnInName(head); ok {
+		return "", nil, fmt.Errorf(`key %q with value %q stands in the name of the file: want "?" before the first parameter, and "&" between them`, s.key, s.raw)
 	}
 	if !hasQuery {
 		return dsn, nil, nil
@@ -282,15 +287,43 @@ func dsnSplit(dsn string) (rest string, ours []dsnSetting, err error) {
 	return head + "?" + strings.Join(keep, "&") + fragment, ours, nil
 }
 
-// dsnOurs reports whether a segment is the guard's. A key whose escapes are
-// malformed stands for itself: it is unknown then, and go-sqlite3's to reject
-// unless it is plainly ours.
+// dsnInName returns the parameter of the guard's that somebody wrote behind the name
+// of the file without a question mark. Only what is written like one counts: such a
+// name is free to have our prefix in it.
+func dsnInName(name string) (dsnSetting, bool) {
+	for _, p := range dsnParams {
+		if _, value, ok := strings.Cut(name, p.key+"="); ok {
+			value, _, _ = strings.Cut(value, "&")
+			return dsnSetting{p.key, value}, true
+		}
+	}
+	return dsnSetting{}, false
+}
+
+// dsnOurs reports whether a segment is the guard's, or nearly: then its key is
+// unknown, and better told than left to go-sqlite3, which ignores it. A key whose
+// escapes are malformed stands for itself: it is unknown too, and go-sqlite3's to
+// reject unless it is plainly ours.
 func dsnOurs(segment string) (dsnSetting, bool) {
 	key, raw, _ := strings.Cut(segment, "=")
 	if k, err := url.QueryUnescape(key); err == nil {
 		key = k
 	}
-	return dsnSetting{key, raw}, strings.HasPrefix(key, dsnPrefix)
+	_, ok := dsnName(key)
+	return dsnSetting{key, raw}, ok
+}
+
+// dsnName returns what follows the prefix of a key, in small letters and with
+// underscores, however the prefix is written.
+func dsnName(key string) (name string, ok bool) {
+	rest := strings.ReplaceAll(strings.ToLower(key), "-", "_")
+	for _, letter := range strings.TrimPrefix(dsnPrefix, "_") {
+		rest = strings.TrimLeft(rest, "_")
+		if rest, ok = strings.CutPrefix(rest, string(letter)); !ok {
+			return "", false
+		}
+	}
+	return rest, true
 }
 
 func dsnLookup(key string) *dsnParam {
@@ -320,10 +353,9 @@ func dsnKnown(key string) string {
 
 // dsnSuggest returns the known key that key was probably meant to be, or "".
 func dsnSuggest(key string) string {
-	name := strings.ToLower(strings.TrimPrefix(key, dsnPrefix))
-	name = strings.ReplaceAll(name, "-", "_")
-	if name == "_mode" {
-		return dsnPrefix // by letters it is closer to _name, which is wrong
+	name, _ := dsnName(key)
+	if name == "_mode" || name == "" {
+		return dsnPrefix // by letters _mode is closer to _name, which is wrong
 	}
 	best, suggestion := min(len(name)/3+1, 3), "" // more than that is no slip of the finger
 	for _, p := range dsnParams {
@@ -413,7 +445,7 @@ var dsnDuration = dsnKind[time.Duration]{
 	parse: func(s string) (time.Duration, error) {
 		d, ok := dsnParseDuration(s)
 		if !ok {
-			return 0, errors.New("want a duration such as 90s or 10m, or 0 to switch it off")
+			return 0, errors.New("want a duration of 1ms or more such as 90s, 10m or 24h (units ms, s, m and h), or 0 to switch it off")
 		}
 		return d, nil
 	},
@@ -440,7 +472,7 @@ func dsnParseDuration(s string) (time.Duration, bool) {
 		return 0, false
 	}
 	// ParseDuration rounds 0.1ns down to 0, which would switch the limit off.
-	return d, d != 0 || !strings.ContainsAny(s, "123456789")
+	return d, d >= time.Millisecond || d == 0 && !strings.ContainsAny(s, "123456789")
 }
 
 func dsnFormatDuration(d time.Duration) string {

@@ -53,7 +53,11 @@ func TestParseDSN(t *testing.T) {
 		{":memory:", ":memory:", nil},
 		{"file:app.db?cache=shared&mode=memory", "file:app.db?cache=shared&mode=memory", nil},
 		{"a%20b.db?x=%zz&&y;z&=", "a%20b.db?x=%zz&&y;z&=", nil},
-		{"_leakguard=off", "_leakguard=off", nil}, // a file of that name
+		{"file:_leakguard%3Doff", "file:_leakguard%3Doff", nil}, // a file of that name
+		{"/srv/_leakguard/app.db", "/srv/_leakguard/app.db", nil},
+		{"_leakguard_tx_limit.db", "_leakguard_tx_limit.db", nil},
+		{"leakguard=1.db", "leakguard=1.db", nil},
+		{"app.db?leakguar=1&guard=2&_guard_leak=3&leak=4", "app.db?leakguar=1&guard=2&_guard_leak=3&leak=4", nil},
 		{"app.db?x=_leakguard=off", "app.db?x=_leakguard=off", nil},
 		{"app.db?x=1?_leakguard=off", "app.db?x=1?_leakguard=off", nil},
 		{"app.db?%255Fleakguard=off", "app.db?%255Fleakguard=off", nil},
@@ -94,7 +98,7 @@ func TestParseDSN(t *testing.T) {
 		{"a?_leakguard_max_idle=0", "a", func(c *Config) { c.Policy.MaxIdle = 0 }},
 		{"a?_leakguard_leak_after=0s", "a", func(c *Config) { c.Policy.LeakAfter = 0 }},
 		{"a?_leakguard_tx_timeout=1.5s", "a", func(c *Config) { c.Policy.TxTimeout = 1500 * time.Millisecond }},
-		{"a?_leakguard_tx_timeout=5µs", "a", func(c *Config) { c.Policy.TxTimeout = 5 * time.Microsecond }},
+		{"a?_leakguard_tx_timeout=5000µs", "a", func(c *Config) { c.Policy.TxTimeout = 5 * time.Millisecond }},
 		{"a?_leakguard_tx_limit=1h", "a", func(c *Config) { c.Policy.TxLimit = time.Hour }},
 		{"a?_leakguard_tx_limit=0", "a", nil},
 		{"a?_leakguard_expire=refresh", "a", nil},
@@ -120,7 +124,7 @@ func TestParseDSN(t *testing.T) {
 		{"a?_leakguard_pressure=0%&x", "a?x", func(c *Config) { c.Policy.Pressure = 0 }},
 		{"file:a?_leakguard_pressure=100%#f", "file:a#f", func(c *Config) { c.Policy.Pressure = 1 }},
 		{"a?_leakguard_check_interval=10s", "a", func(c *Config) { c.Policy.CheckInterval = 10 * time.Second }},
-		{"a?_leakguard_memory_interval=1ns", "a", func(c *Config) { c.Policy.MemoryInterval = 1 }},
+		{"a?_leakguard_memory_interval=1ms", "a", func(c *Config) { c.Policy.MemoryInterval = time.Millisecond }},
 	} {
 		got, err := ParseDSN(tt.dsn)
 		if err != nil {
@@ -142,8 +146,8 @@ func TestParseDSNErrors(t *testing.T) {
 			`_leakguard_max_idle, _leakguard_report_after, _leakguard_leak_after, _leakguard_tx_timeout, _leakguard_tx_limit, _leakguard_max_access, ` +
 			`_leakguard_max_statements, _leakguard_max_pools, _leakguard_wal_limit, _leakguard_conn_memory, _leakguard_leak_memory, _leakguard_pressure, _leakguard_expire, ` +
 			`_leakguard_check_interval, _leakguard_memory_interval`
-		duration = `want a duration such as 90s or 10m, or 0 to switch it off`
-		check    = `want a duration above 0 such as 60s (_leakguard=basic runs without the reaper)`
+		duration = `want a duration of 1ms or more such as 90s, 10m or 24h (units ms, s, m and h), or 0 to switch it off`
+		check    = `want a duration of 1ms or more such as 60s (_leakguard=basic runs without the reaper)`
 		count    = `want a whole number such as 1000, or 0 to switch it off`
 		size     = `want a size such as 50MiB, 64MB or 1048576 (bytes), or 0 to switch it off`
 		share    = `want a share between 0 and 1 such as 0.85 or 85%, or 0 to switch it off`
@@ -175,11 +179,14 @@ func TestParseDSNErrors(t *testing.T) {
 		{"a?_leakguard_leak_after=+5m", `_leakguard_leak_after=" 5m": ` + duration},
 		{"a?_leakguard_leak_after=9999999h", `_leakguard_leak_after="9999999h": ` + duration},
 		{"a?_leakguard_leak_after=0.1ns", `_leakguard_leak_after="0.1ns": ` + duration},
+		{"a?_leakguard_leak_after=5us", `_leakguard_leak_after="5us": ` + duration},
+		{"a?_leakguard_leak_after=999999ns", `_leakguard_leak_after="999999ns": ` + duration},
+		{"a?_leakguard_check_interval=999us", `_leakguard_check_interval="999us": ` + check},
 		{"a?_leakguard_check_interval=0", `_leakguard_check_interval="0": ` + check},
 		{"a?_leakguard_check_interval=0s", `_leakguard_check_interval="0s": ` + check},
 		{"a?_leakguard_check_interval=-1s", `_leakguard_check_interval="-1s": ` + check},
-		{"a?_leakguard_memory_interval=0", `_leakguard_memory_interval="0": want a duration above 0 such as 30s`},
-		{"a?_leakguard_memory_interval=30", `_leakguard_memory_interval="30": want a duration above 0 such as 30s`},
+		{"a?_leakguard_memory_interval=0", `_leakguard_memory_interval="0": want a duration of 1ms or more such as 30s`},
+		{"a?_leakguard_memory_interval=30", `_leakguard_memory_interval="30": want a duration of 1ms or more such as 30s`},
 
 		{"a?_leakguard_max_access=-1", `_leakguard_max_access="-1": ` + count},
 		{"a?_leakguard_max_access=1e3", `_leakguard_max_access="1e3": ` + count},
@@ -220,6 +227,19 @@ func TestParseDSNErrors(t *testing.T) {
 		{"a?_leakguard_mode=off", `unknown key "_leakguard_mode" with value "off": did you mean _leakguard? ` + known},
 		{"a?_leakguard_=off", `unknown key "_leakguard_" with value "off": ` + known},
 		{"a?_leakguards=off", `unknown key "_leakguards" with value "off": ` + known},
+		{"a?leakguard_tx_limit=1h", `unknown key "leakguard_tx_limit" with value "1h": did you mean _leakguard_tx_limit? ` + known},
+		{"a?_LEAKGUARD_TX_LIMIT=1h", `unknown key "_LEAKGUARD_TX_LIMIT" with value "1h": did you mean _leakguard_tx_limit? ` + known},
+		{"a?_LeakGuard=off", `unknown key "_LeakGuard" with value "off": did you mean _leakguard? ` + known},
+		{"a?leakguard=off", `unknown key "leakguard" with value "off": did you mean _leakguard? ` + known},
+		{"a?_leak_guard_max_idle=0", `unknown key "_leak_guard_max_idle" with value "0": did you mean _leakguard_max_idle? ` + known},
+		{"a?leak-guard-max-idle=0", `unknown key "leak-guard-max-idle" with value "0": did you mean _leakguard_max_idle? ` + known},
+		{"a?%4Ceakguard=off", `unknown key "Leakguard" with value "off": did you mean _leakguard? ` + known},
+		{"file:a#leakguard=off", `key "leakguard" with value "off" stands behind the "#" of a file: URI: want it before`},
+
+		{"app.db&_leakguard=off", `key "_leakguard" with value "off" stands in the name of the file: want "?" before the first parameter, and "&" between them`},
+		{"app.db_leakguard_tx_limit=1h&x=1", `key "_leakguard_tx_limit" with value "1h" stands in the name of the file: want "?" before the first parameter, and "&" between them`},
+		{"_leakguard=off", `key "_leakguard" with value "off" stands in the name of the file: want "?" before the first parameter, and "&" between them`},
+		{"file:app.db&_leakguard_name=n", `key "_leakguard_name" with value "n" stands in the name of the file: want "?" before the first parameter, and "&" between them`},
 		{"a?_leakguard_colour=%72ed", `unknown key "_leakguard_colour" with value "red": ` + known},
 		{"a?_leakguard%zz=1", `unknown key "_leakguard%zz" with value "1": ` + known},
 
@@ -453,13 +473,13 @@ func TestConfigWithDefaults(t *testing.T) {
 			func(c *Config) { c.DSN = "file:a#_leakguard" }},
 		{`Config.Mode is Mode(9): want enforce, observe, basic or off`,
 			func(c *Config) { c.Mode = 9 }},
-		{`Config.Policy.TxTimeout is -1ns: want a duration, or 0 to switch it off`,
+		{`Config.Policy: tx_timeout is -1ns: want a duration of 1ms or more, or 0 to switch it off`,
 			func(c *Config) { c.Policy.TxTimeout = -1 }},
-		{`Config.Policy.Pressure is NaN: want a share between 0 and 1, or 0 to switch it off`,
+		{`Config.Policy: pressure is NaN: want a share between 0 and 1, or 0 to switch it off`,
 			func(c *Config) { c.Policy.Pressure = math.NaN() }},
-		{`Config.Policy.CheckInterval is 0s: want a duration above 0 (mode basic runs without the reaper)` + hint,
+		{`Config.Policy: check_interval is 0: want a duration of 1ms or more (mode basic runs without the reaper)` + hint,
 			func(c *Config) { c.Policy = tracker.Policy{TxTimeout: time.Minute} }},
-		{`Config.Policy.MemoryInterval is 0s: want a duration above 0` + hint,
+		{`Config.Policy: memory_interval is 0: want a duration of 1ms or more` + hint,
 			func(c *Config) { c.Policy.MemoryInterval = 0 }},
 	} {
 		c := dsnConfig("app.db", tt.change)
@@ -477,7 +497,7 @@ func FuzzDSN(f *testing.F) {
 		"a?%5Fleakguard_name=a%20b+c%&x=%zz", "a?_leakguard=off;x", "a?_leakguard%zz",
 		"a?_leakguard_pressure=85%&_leakguard_tx_timeout=1m30s&_leakguard_max_access=7",
 		"a?_leakguard_conn_memory=1.5GiB&_leakguard_leak_memory=64kB&_leakguard_stacks=off",
-		"a?_leakguard_max_idle=0&_leakguard_check_interval=5s&_leakguard_memory_interval=1us",
+		"a?_leakguard_max_idle=0&_leakguard_check_interval=5s&_leakguard_memory_interval=1ms",
 	} {
 		f.Add(dsn)
 	}
@@ -488,7 +508,7 @@ func FuzzDSN(f *testing.F) {
 // FuzzDSN does with letters in a minute.
 func TestDSNOfRandomTokens(t *testing.T) {
 	tokens := strings.Fields(`file: a :memory: ? ? & & # = ; : + % %5F %23 %26 %zz x=1
-		_leak guard _leakguard _leakguard=off _leakguard_name=n% _leakguard_pressure=85%
+		_leak guard GUARD leakguard _leakguard _leakguard=off _leakguard_name=n% _leakguard_pressure=85%
 		_leakguard_max_idle=90s _leakguard_conn_memory=1.5GiB`)
 	random := rand.New(rand.NewPCG(1, 2)) // the same ones in every run
 	for range 20_000 {
@@ -504,7 +524,7 @@ func TestDSNOfRandomTokens(t *testing.T) {
 func dsnCheck(t *testing.T, dsn string) {
 	traitsCheck(t, dsn)
 	c, err := ParseDSN(dsn)
-	ours := strings.Contains(dsnUnescape(dsn), dsnPrefix)
+	ours := dsnMayBeOurs(dsn)
 	if err != nil {
 		if !ours || !strings.HasPrefix(err.Error(), "leakguard: ") || strings.ContainsAny(err.Error(), "\n\x00") {
 			t.Fatalf("ParseDSN(%q): %q", dsn, err)
@@ -529,6 +549,11 @@ func dsnCheck(t *testing.T, dsn string) {
 	if again, err := ParseDSN(formatted); err != nil || again != c {
 		t.Fatalf("by way of %q\n%+v becomes\n%+v, %v", formatted, c, again, err)
 	}
+}
+
+// dsnMayBeOurs reports whether the guard may have an opinion on a DSN.
+func dsnMayBeOurs(dsn string) bool {
+	return strings.Contains(strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(dsnUnescape(dsn))), "leakguard")
 }
 
 // dsnSameForSQLite checks that go-sqlite3 finds in stripped what it would have
@@ -589,24 +614,30 @@ func FuzzConfigRoundTrip(f *testing.F) {
 			pressure = 1 / pressure // NaN stays, and is left out below
 		}
 		const positive = math.MaxInt64
+		long := func(n int64) time.Duration { // or off
+			if d := time.Duration(n & positive); d == 0 || d >= time.Millisecond {
+				return d
+			}
+			return time.Millisecond
+		}
 		c := Config{
 			DSN: dsn, Name: name, Mode: tracker.Mode(mode % 4), NoStacks: noStacks,
 			Policy: tracker.Policy{
-				MaxLifetime:    time.Duration(maxLifetime & positive),
-				MaxIdle:        time.Duration(maxIdle & positive),
-				LeakAfter:      time.Duration(leakAfter & positive),
-				TxTimeout:      time.Duration(txTimeout & positive),
+				MaxLifetime:    long(maxLifetime),
+				MaxIdle:        long(maxIdle),
+				LeakAfter:      long(leakAfter),
+				TxTimeout:      long(txTimeout),
 				MaxAccess:      maxAccess & positive,
 				MaxStatements:  maxStatements & positive,
 				ConnMemory:     connMemory & positive,
 				LeakMemory:     leakMemory & positive,
 				Pressure:       pressure,
-				CheckInterval:  time.Duration(max(checkInterval&positive, 1)),
-				MemoryInterval: time.Duration(max(memoryInterval&positive, 1)),
+				CheckInterval:  max(long(checkInterval), time.Millisecond),
+				MemoryInterval: max(long(memoryInterval), time.Millisecond),
 			},
 		}
 		if _, err := c.withDefaults(); err != nil {
-			if !math.IsNaN(pressure) && !strings.Contains(dsnUnescape(dsn), dsnPrefix) {
+			if !math.IsNaN(pressure) && !dsnMayBeOurs(dsn) {
 				t.Fatalf("%+v: %v", c, err)
 			}
 			return

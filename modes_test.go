@@ -363,7 +363,7 @@ func TestSetPolicy(t *testing.T) {
 		wantErr(t, "one second", try(tx, "SELECT 1"), ErrReaped)
 		bad := tracker.DefaultPolicy()
 		bad.TxTimeout = -time.Second
-		if err := g.connector.SetPolicy(bad); err == nil || !strings.Contains(err.Error(), "leakguard: ") || !strings.Contains(err.Error(), "TxTimeout") {
+		if err := g.connector.SetPolicy(bad); err == nil || !strings.Contains(err.Error(), "leakguard: ") || !strings.Contains(err.Error(), "tx_timeout") {
 			t.Errorf("a bad policy: %v", err)
 		}
 		if err := g.connector.SetPolicy(tracker.Policy{}); err != nil || g.connector.pool.Policy() != tracker.DefaultPolicy() {

@@ -599,7 +599,7 @@ func TestMonitorOutsideBubble(t *testing.T) {
 		t.Error("no passes")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		p.SetPolicy(limits(func(p *Policy) { p.Pressure, p.MemoryInterval = 0.9, time.Microsecond }))
+		p.SetPolicy(limits(func(p *Policy) { p.Pressure, p.MemoryInterval = 0.9, time.Millisecond }))
 	})
 	c.Close()
 	p.Close()
@@ -703,7 +703,7 @@ func TestMonitorChurn(t *testing.T) {
 			tr.MemoryHistory()
 			tr.Figures()
 			policy := pools[1].Policy()
-			policy.MemoryInterval = max(policy.MemoryInterval*2%(3*time.Millisecond), time.Microsecond)
+			policy.MemoryInterval = max(policy.MemoryInterval*2%(3*time.Millisecond), time.Millisecond)
 			pools[1].SetPolicy(policy)
 		}
 	})

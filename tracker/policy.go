@@ -52,7 +52,8 @@ func (m *Mode) UnmarshalText(text []byte) error {
 }
 
 // Policy holds the limits of one pool. A zero limit is switched off; the zero
-// Policy as a whole stands for [DefaultPolicy] wherever one is taken.
+// Policy as a whole stands for [DefaultPolicy] wherever one is taken. To change
+// single limits start from DefaultPolicy; a duration is 1ms or more.
 //
 // Ages run on the reaper's own clock from the check at which it first saw the
 // resource in its present state, so a limit is met late by up to a quarter of
@@ -148,42 +149,57 @@ func DefaultPolicy() Policy {
 // defaultPolicy serves the pools that have it. Nobody writes to it.
 var defaultPolicy = DefaultPolicy()
 
-// Validate returns an error that names the first limit that cannot be used.
+// shortest is the shortest duration that a limit may have: what is below was meant to
+// have a unit.
+const shortest = time.Millisecond
+
+// Validate returns an error that names the first limit that cannot be used, by its
+// key in the DSN, and says what is allowed.
 func (p Policy) Validate() error {
 	for _, d := range []struct {
 		name  string
 		value time.Duration
 	}{
-		{"MaxLifetime", p.MaxLifetime}, {"MaxIdle", p.MaxIdle},
-		{"ReportAfter", p.ReportAfter}, {"LeakAfter", p.LeakAfter}, {"TxTimeout", p.TxTimeout}, {"TxLimit", p.TxLimit},
+		{"max_lifetime", p.MaxLifetime}, {"max_idle", p.MaxIdle}, {"report_after", p.ReportAfter},
+		{"leak_after", p.LeakAfter}, {"tx_timeout", p.TxTimeout}, {"tx_limit", p.TxLimit},
 	} {
-		if d.value < 0 {
-			return fmt.Errorf("%s is %v: want a duration, or 0 to switch it off", d.name, d.value)
+		if d.value != 0 && d.value < shortest {
+			return fmt.Errorf("%s is %v: want a duration of 1ms or more, or 0 to switch it off", d.name, d.value)
 		}
 	}
 	for _, n := range []struct {
 		name  string
 		value int64
 	}{
-		{"MaxAccess", p.MaxAccess}, {"MaxStatements", p.MaxStatements},
-		{"MaxPools", p.MaxPools}, {"WALLimit", p.WALLimit},
-		{"ConnMemory", p.ConnMemory}, {"LeakMemory", p.LeakMemory},
+		{"max_access", p.MaxAccess}, {"max_statements", p.MaxStatements},
+		{"max_pools", p.MaxPools}, {"wal_limit", p.WALLimit},
+		{"conn_memory", p.ConnMemory}, {"leak_memory", p.LeakMemory},
 	} {
 		if n.value < 0 {
 			return fmt.Errorf("%s is %d: want a positive number, or 0 to switch it off", n.name, n.value)
 		}
 	}
 	if !(p.Pressure >= 0 && p.Pressure <= 1) {
-		return fmt.Errorf("Pressure is %v: want a share between 0 and 1, or 0 to switch it off", p.Pressure)
+		return fmt.Errorf("pressure is %v: want a share between 0 and 1, or 0 to switch it off", p.Pressure)
 	}
 	if _, err := p.Expire.MarshalText(); err != nil {
-		return fmt.Errorf("Expire: %w: want Refresh or Close", err)
+		return fmt.Errorf("expire: %w: want refresh or close", err)
 	}
-	if p.CheckInterval <= 0 {
-		return fmt.Errorf("CheckInterval is %v: want a duration above 0 (mode basic runs without the reaper)", p.CheckInterval)
-	}
-	if p.MemoryInterval <= 0 {
-		return fmt.Errorf("MemoryInterval is %v: want a duration above 0", p.MemoryInterval)
+	for _, d := range []struct {
+		name, more string
+		value      time.Duration
+	}{
+		{"check_interval", " (mode basic runs without the reaper)", p.CheckInterval},
+		{"memory_interval", "", p.MemoryInterval},
+	} {
+		switch {
+		case d.value == 0:
+			// Nearly always a literal Policy{TxTimeout: …}, whose author takes the
+			// rest to be defaults.
+			return fmt.Errorf("%s is 0: want a duration of 1ms or more%s; start from tracker.DefaultPolicy() to change single limits", d.name, d.more)
+		case d.value < shortest:
+			return fmt.Errorf("%s is %v: want a duration of 1ms or more%s", d.name, d.value, d.more)
+		}
 	}
 	return nil
 }

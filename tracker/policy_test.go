@@ -30,23 +30,25 @@ func TestPolicyValidate(t *testing.T) {
 		change func(p *Policy)
 		want   string
 	}{
-		{func(p *Policy) { p.MaxLifetime = -1 }, "MaxLifetime is -1ns: want a duration, or 0 to switch it off"},
-		{func(p *Policy) { p.MaxIdle = -time.Second }, "MaxIdle is -1s: want a duration, or 0 to switch it off"},
-		{func(p *Policy) { p.LeakAfter = -time.Minute }, "LeakAfter is -1m0s: want a duration, or 0 to switch it off"},
-		{func(p *Policy) { p.TxTimeout = -1 }, "TxTimeout is -1ns: want a duration, or 0 to switch it off"},
-		{func(p *Policy) { p.TxLimit = -time.Hour }, "TxLimit is -1h0m0s: want a duration, or 0 to switch it off"},
-		{func(p *Policy) { p.Expire = 2 }, "Expire: unknown expiry 2: want Refresh or Close"},
-		{func(p *Policy) { p.MaxAccess = -1 }, "MaxAccess is -1: want a positive number, or 0 to switch it off"},
-		{func(p *Policy) { p.MaxStatements = -2 }, "MaxStatements is -2: want a positive number, or 0 to switch it off"},
-		{func(p *Policy) { p.ConnMemory = -3 }, "ConnMemory is -3: want a positive number, or 0 to switch it off"},
-		{func(p *Policy) { p.LeakMemory = -4 }, "LeakMemory is -4: want a positive number, or 0 to switch it off"},
-		{func(p *Policy) { p.Pressure = 85 }, "Pressure is 85: want a share between 0 and 1, or 0 to switch it off"},
-		{func(p *Policy) { p.Pressure = -0.1 }, "Pressure is -0.1: want a share between 0 and 1, or 0 to switch it off"},
-		{func(p *Policy) { p.Pressure = math.NaN() }, "Pressure is NaN: want a share between 0 and 1, or 0 to switch it off"},
-		{func(p *Policy) { p.CheckInterval = 0 }, "CheckInterval is 0s: want a duration above 0 (mode basic runs without the reaper)"},
-		{func(p *Policy) { p.CheckInterval = -1 }, "CheckInterval is -1ns: want a duration above 0 (mode basic runs without the reaper)"},
-		{func(p *Policy) { p.MemoryInterval = 0 }, "MemoryInterval is 0s: want a duration above 0"},
-		{func(p *Policy) { p.MemoryInterval = -1 }, "MemoryInterval is -1ns: want a duration above 0"},
+		{func(p *Policy) { p.MaxLifetime = -1 }, "max_lifetime is -1ns: want a duration of 1ms or more, or 0 to switch it off"},
+		{func(p *Policy) { p.MaxIdle = -time.Second }, "max_idle is -1s: want a duration of 1ms or more, or 0 to switch it off"},
+		{func(p *Policy) { p.LeakAfter = -time.Minute }, "leak_after is -1m0s: want a duration of 1ms or more, or 0 to switch it off"},
+		{func(p *Policy) { p.TxTimeout = -1 }, "tx_timeout is -1ns: want a duration of 1ms or more, or 0 to switch it off"},
+		{func(p *Policy) { p.TxLimit = -time.Hour }, "tx_limit is -1h0m0s: want a duration of 1ms or more, or 0 to switch it off"},
+		{func(p *Policy) { p.Expire = 2 }, "expire: unknown expiry 2: want refresh or close"},
+		{func(p *Policy) { p.MaxAccess = -1 }, "max_access is -1: want a positive number, or 0 to switch it off"},
+		{func(p *Policy) { p.MaxStatements = -2 }, "max_statements is -2: want a positive number, or 0 to switch it off"},
+		{func(p *Policy) { p.ConnMemory = -3 }, "conn_memory is -3: want a positive number, or 0 to switch it off"},
+		{func(p *Policy) { p.LeakMemory = -4 }, "leak_memory is -4: want a positive number, or 0 to switch it off"},
+		{func(p *Policy) { p.Pressure = 85 }, "pressure is 85: want a share between 0 and 1, or 0 to switch it off"},
+		{func(p *Policy) { p.Pressure = -0.1 }, "pressure is -0.1: want a share between 0 and 1, or 0 to switch it off"},
+		{func(p *Policy) { p.Pressure = math.NaN() }, "pressure is NaN: want a share between 0 and 1, or 0 to switch it off"},
+		{func(p *Policy) { p.CheckInterval = 0 }, "check_interval is 0: want a duration of 1ms or more (mode basic runs without the reaper); start from tracker.DefaultPolicy() to change single limits"},
+		{func(p *Policy) { p.CheckInterval = -1 }, "check_interval is -1ns: want a duration of 1ms or more (mode basic runs without the reaper)"},
+		{func(p *Policy) { p.MemoryInterval = 0 }, "memory_interval is 0: want a duration of 1ms or more; start from tracker.DefaultPolicy() to change single limits"},
+		{func(p *Policy) { p.MemoryInterval = -1 }, "memory_interval is -1ns: want a duration of 1ms or more"},
+		{func(p *Policy) { p.LeakAfter = 300 }, "leak_after is 300ns: want a duration of 1ms or more, or 0 to switch it off"},
+		{func(p *Policy) { p.MemoryInterval = 30 }, "memory_interval is 30ns: want a duration of 1ms or more"},
 	} {
 		p := DefaultPolicy()
 		c.change(&p)
@@ -72,7 +74,7 @@ func TestPolicyValidate(t *testing.T) {
 		func(p *Policy) { p.Pressure = 1 }, func(p *Policy) { p.Pressure = 0 },
 		func(p *Policy) { p.MaxLifetime, p.MaxIdle, p.LeakAfter, p.TxTimeout = 0, 0, 0, 0 },
 		func(p *Policy) { p.MaxAccess, p.MaxStatements, p.ConnMemory, p.LeakMemory = 0, 0, 0, 0 },
-		func(p *Policy) { p.CheckInterval, p.MemoryInterval = 1, 1 },
+		func(p *Policy) { p.CheckInterval, p.MemoryInterval = time.Millisecond, time.Millisecond },
 		func(p *Policy) { p.TxLimit, p.Expire = time.Minute, Close },
 	} {
 		p := DefaultPolicy()
