@@ -59,20 +59,53 @@ func newConnector(cfg Config) (*Connector, error) {
 	if cfg.SQLite != nil {
 		c.driver, c.sqlite = &Driver{SQLite: cfg.SQLite}, cfg.SQLite
 	}
-	if cfg.Mode == tracker.Off {
-		return c, nil
-	}
 	if c.tracker == nil {
 		c.tracker = tracker.Default()
 	}
-	c.tracker.OfferMemorySource(readMemory, capi.TrimHeap)
-	name, numbered := cfg.Name, false
-	if name == "" {
-		name, numbered = filepath.Base(c.traits.path), true
-		if c.traits.path == "" {
-			name = "temp"
+	operator := theEnvironment()
+	given := cfg
+	name, numbered := c.poolName(cfg)
+	pinned := operator.apply(&cfg, name)
+	if cfg.Name != "" { // which may be the operator's
+		name, numbered = cfg.Name, false
+	}
+	pool, err := c.open(cfg, name, numbered, pinned)
+	if err != nil {
+		return nil, err
+	}
+	if pool != nil && pool.Name() != name && operator.names(pool.Name()) {
+		// Only now it is known by the name that the operator meant.
+		exact := pool.Name()
+		pool.Close()
+		pinned = operator.apply(&given, name, exact)
+		if pool, err = c.open(given, exact, false, pinned); err != nil {
+			return nil, err
 		}
 	}
+	c.pool = pool
+	operator.tell(c.tracker, pool)
+	return c, nil
+}
+
+// poolName is the pool's name where the operator has none for it, and whether a number
+// comes behind it.
+func (c *Connector) poolName(cfg Config) (name string, numbered bool) {
+	switch {
+	case cfg.Name != "":
+		return cfg.Name, false
+	case c.traits.path == "":
+		return "temp", true
+	}
+	return filepath.Base(c.traits.path), true
+}
+
+// open registers the pool, nil in mode off.
+func (c *Connector) open(cfg Config, name string, numbered bool, pinned []string) (*tracker.Pool, error) {
+	if cfg.Mode == tracker.Off {
+		c.tracker.PassedThrough()
+		return nil, nil
+	}
+	c.tracker.OfferMemorySource(readMemory, capi.TrimHeap)
 	pool, err := c.tracker.NewPool(tracker.PoolConfig{
 		Name:     name,
 		Path:     c.traits.file(),
@@ -83,12 +116,13 @@ func newConnector(cfg Config) (*Connector, error) {
 		SQL:      cfg.SQL,
 		Logger:   cfg.Logger,
 		Missing:  capi.Missing(),
+		Keys:     poolKeys(),
+		Pinned:   pinned,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("leakguard: %w", err)
 	}
-	c.pool = pool
-	return c, nil
+	return pool, nil
 }
 
 // made returns an error unless NewConnector made the connector.
@@ -123,7 +157,9 @@ func (c *Connector) Stats() tracker.Stats {
 }
 
 // SetPolicy changes the pool's limits at run time, from the next check on. The
-// zero Policy as a whole stands for the defaults. In mode off it only checks.
+// zero Policy as a whole stands for the defaults. In mode off it only checks. What
+// the operator has set by the environment variable LEAKGUARD or on the page stays as
+// it is, which is no error: see [tracker.Pool.SetPolicy].
 func (c *Connector) SetPolicy(p tracker.Policy) error {
 	if err := c.made(); err != nil {
 		return err

@@ -41,7 +41,8 @@
 // # DSN keys
 //
 // All keys begin with _leakguard. They are taken out before go-sqlite3 sees the
-// DSN; every other byte of it stays as it is. An unknown key, a key given twice
+// DSN; every other byte of it stays as it is. An unknown key, one that is nearly
+// of the guard's (leakguard_tx_limit), a key given twice
 // and a value that cannot be used are errors of [sql.Open] that name them. See
 // [ParseDSN] for how values are written; 0 switches a limit off.
 //
@@ -101,6 +102,24 @@
 // Rows and statements that nothing points to any more are closed in every mode
 // but off, as go-sqlite3 does by a finalizer: nobody can use them.
 //
+// enforce, observe and basic can be changed while connections are open, by
+// [tracker.Pool.SetMode] of what [tracker.Tracker.Pools] returns.
+//
+// # The operator's last word
+//
+// The environment variable LEAKGUARD has a say in a program that nobody rebuilds: a
+// comma-separated list of the DSN's keys without their prefix, a mode by itself, and
+// pool=NAME: before an item that is for one pool alone, by its name with or without
+// the number:
+//
+//	LEAKGUARD=observe,leak_after=30s,pool=cache.db:off ./program
+//
+// It is read once, when the first pool is made, and beats DSN and Config; what is said
+// for one pool beats what is said for all. It is logged once at level info, and stands
+// on the page and in [Stats]. What it sets stays: SetPolicy and SetMode leave it alone,
+// only the page's control (debughttp.Control) changes it. An item that cannot be used is
+// logged at level error with what is allowed, and ignored: the program starts.
+//
 // # Errors
 //
 // What SQLite and go-sqlite3 return is passed on as it is: err.(sqlite3.Error)
@@ -140,7 +159,7 @@
 // Leaks are logged at level warn to [slog.Default], or to Config.Logger. [OnLeak]
 // calls a function once for each of them. [tracker.Tracker.Subscribe] tells of
 // every event: opened, suspect, proven, recovered, reaped, recycled, refreshed,
-// kept, closed, blocked, pressure, degraded, and check-out and check-in while somebody listens. Callbacks run one
+// kept, closed, blocked, pressure, degraded, changed, and check-out and check-in while somebody listens. Callbacks run one
 // after the other on a goroutine of the guard's, outside every lock; they may
 // call anything, sql.DB.Close included. A panic in one is contained and counted,
 // and when more than 1024 events wait, later ones are dropped and counted.

@@ -17,10 +17,11 @@ const dsnPrefix = "_leakguard"
 
 // dsnParam is one key of the DSN.
 type dsnParam struct {
-	key string
-	doc string
-	set func(c *Config, value string) error
-	get func(c *Config) string
+	key   string
+	doc   string
+	limit bool // of the policy, which can be changed while the pool is open
+	set   func(c *Config, value string) error
+	get   func(c *Config) string
 }
 
 // dsnParams is the one place that knows the keys. Its order is the order in
@@ -95,7 +96,9 @@ func dsnField[T any](key, doc string, k dsnKind[T], field func(*Config) *T) dsnP
 }
 
 func dsnLimit[T any](limit, doc string, k dsnKind[T], field func(*tracker.Policy) *T) dsnParam {
-	return dsnField(dsnPrefix+"_"+limit, doc, k, func(c *Config) *T { return field(&c.Policy) })
+	p := dsnField(dsnPrefix+"_"+limit, doc, k, func(c *Config) *T { return field(&c.Policy) })
+	p.limit = true
+	return p
 }
 
 // ParseDSN reads a data source name as sql.Open takes it: whatever go-sqlite3
