@@ -15,6 +15,8 @@
 //     SQLite holds for connections, by who leased them); labels are kind, pool
 //     and, of a suspect, the limit that it broke.
 //
+// With [Control] there is a page to act on beside it, at control.
+//
 // The page names files and functions of the program, database files, pools,
 // traces and the reasons given to Exempt. SQL texts are shown as the pool's setting
 // sql says (tracker.SQLText), by default without the values that are written in them.

@@ -19,7 +19,8 @@ func Title(s string) Option { return func(h *handler) { h.title = s } }
 
 // Handler serves the page, its JSON and the profile of t; nil stands for
 // tracker.Default(). Mount it at a path that ends in "/", with or without
-// http.StripPrefix. It answers GET and HEAD. It panics if an option is nil.
+// http.StripPrefix. It answers GET and HEAD; nothing can be changed by it unless
+// [Control] is given. It panics if an option is nil.
 func Handler(t *tracker.Tracker, opts ...Option) http.Handler {
 	if t == nil {
 		t = tracker.Default()
@@ -37,6 +38,7 @@ func Handler(t *tracker.Tracker, opts ...Option) http.Handler {
 type handler struct {
 	tracker *tracker.Tracker
 	title   string
+	control *secrets // nil: only what is read is served
 }
 
 // How often the page loads itself again, in seconds.
@@ -49,13 +51,18 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
+	name := below(r)
+	if name == "control" && h.control != nil {
+		h.serveControl(w, r)
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
 		http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
 		return
 	}
 	format := r.URL.Query().Get("format")
-	switch name := below(r); {
+	switch {
 	case name == "pprof":
 		header.Set("Content-Type", "application/octet-stream")
 		header.Set("Content-Disposition", `attachment; filename="leakguard.pb.gz"`)
@@ -77,6 +84,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // send writes what f makes, as a whole or not at all.
 func (h *handler) send(w http.ResponseWriter, f func(*bytes.Buffer) error) {
+	h.sendStatus(w, http.StatusOK, f)
+}
+
+func (h *handler) sendStatus(w http.ResponseWriter, status int, f func(*bytes.Buffer) error) {
 	var b bytes.Buffer
 	if err := f(&b); err != nil {
 		w.Header().Del("Content-Disposition")
@@ -84,6 +95,7 @@ func (h *handler) send(w http.ResponseWriter, f func(*bytes.Buffer) error) {
 		return
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(b.Len()))
+	w.WriteHeader(status)
 	w.Write(b.Bytes()) // an error is the client's who has gone
 }
 

@@ -13,6 +13,7 @@ import (
 type snapshot struct {
 	title   string
 	now     time.Time
+	control bool // there is a page to act on
 	stats   tracker.Stats
 	records []tracker.Record // leased first, the longest lease first
 	held    []tracker.Held   // the longest held first
@@ -28,6 +29,7 @@ func (h *handler) snapshot() *snapshot {
 	s := &snapshot{
 		title:   h.title,
 		now:     time.Now(),
+		control: h.control != nil,
 		stats:   h.tracker.Stats(),
 		records: h.tracker.Records(),
 		held:    h.tracker.Held(),

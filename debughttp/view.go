@@ -24,6 +24,7 @@ const (
 type page struct {
 	Title, Time string
 	Refresh     int
+	Control     bool // there is a page to act on
 	Verdict     string
 	Bad         bool
 	Now, Past   string // one line each on what is open and what was found
@@ -129,6 +130,7 @@ func (s *snapshot) page(refresh int) *page {
 		Title:   s.title,
 		Time:    s.now.Format("2006-01-02 15:04:05 MST"),
 		Refresh: refresh,
+		Control: s.control,
 		Verdict: s.verdict(),
 		Bad:     len(s.suspects) > 0,
 		Charts:  s.charts(),
@@ -190,6 +192,7 @@ func (s *snapshot) notes() []note {
 	if text := s.pressureText(); text != "" {
 		notes = append(notes, note{"alarm", text})
 	}
+	notes = append(notes, s.environmentNotes()...)
 	if s.degraded() {
 		notes = append(notes, note{"note", "The memory of this machine cannot be read, so a shortage goes unnoticed: see the sources below."})
 	}
@@ -201,6 +204,22 @@ func (s *snapshot) notes() []note {
 	}
 	if n := s.stats.CallbackPanics; n > 0 {
 		notes = append(notes, note{"note", fmt.Sprintf("%s in callbacks, detectors or loggers.", many(int(n), "panic"))})
+	}
+	return notes
+}
+
+// environmentNotes says what the operator set in the environment.
+func (s *snapshot) environmentNotes() (notes []note) {
+	var good []string
+	for _, i := range s.stats.Environment {
+		if i.Error == "" {
+			good = append(good, i.Text)
+		} else {
+			notes = append(notes, note{"alarm bad", fmt.Sprintf("Ignored in the environment variable LEAKGUARD: %s: %s", i.Text, i.Error)})
+		}
+	}
+	if len(good) > 0 {
+		notes = append(notes, note{"note", "Set by the environment variable LEAKGUARD: " + strings.Join(good, ",")})
 	}
 	return notes
 }
