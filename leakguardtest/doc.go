@@ -41,5 +41,6 @@
 // moment. Tests that run in parallel need a tracker each, given to
 // leakguard.Config.Tracker and to [Tracker]. In a testing/synctest bubble make
 // the tracker there; garbage collection runs outside of bubbles, so abandoned
-// rows are told as open in one. Pools in mode "off" are not seen at all.
+// rows are told as open in one. Pools in mode "off" are not seen at all, and a check of
+// a tracker that has seen no other pool fails: it would pass whatever the program does.
 package leakguardtest

@@ -1,6 +1,8 @@
 package leakguardtest
 
 import (
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -35,7 +37,9 @@ func VerifyNone(t TestingT, opts ...Option) {
 
 // VerifyTestMain runs the tests and ends the process. If they pass and leave a
 // leak behind, that goes to the standard error and the exit code is 1. Tests
-// that fail are not checked: they often leave things open. It panics if m is nil.
+// that fail are not checked: they often leave things open. That no pool was seen is
+// no failure where only some of the tests were asked for (-run, -skip, -short, -list).
+// It panics if m is nil.
 func VerifyTestMain(m TestingM, opts ...Option) {
 	if m == nil {
 		panic("leakguardtest: VerifyTestMain: m is nil")
@@ -49,11 +53,35 @@ func verifyMain(m TestingM, w io.Writer, opts ...Option) (code int) {
 	if code = m.Run(); code != 0 {
 		return code
 	}
-	if err := Find(opts...); err != nil {
+	if err := find(partial(), opts...); err != nil {
 		fmt.Fprintln(w, err)
 		return 1
 	}
 	return 0
+}
+
+// partial reports whether only some of the tests were asked for.
+func partial() bool {
+	for _, name := range []string{"test.run", "test.skip", "test.short", "test.list"} {
+		if f := flag.Lookup(name); f != nil && f.Value.String() != f.DefValue {
+			return true
+		}
+	}
+	return false
+}
+
+// sees returns an error if nothing can be found, for the tracker has never seen a pool.
+func (o *options) sees() error {
+	guarded, off := o.tracker.Opened()
+	switch {
+	case guarded > 0:
+		return nil
+	case off > 0:
+		return fmt.Errorf("leakguardtest: no guarded pool was seen: %s in mode off, which hides everything "+
+			"(_leakguard=off in the DSN, Config.Mode, or off in the environment variable LEAKGUARD)", many(int(off), "pool"))
+	}
+	return errors.New("leakguardtest: no guarded pool was seen: the tests opened none with this tracker " +
+		`(want sql.Open("sqlite-leakguard", …), and the option Tracker for a tracker of one's own)`)
 }
 
 // Pauses between two looks grow from the first to the longest.
@@ -63,10 +91,20 @@ const (
 )
 
 // Find returns an error that describes all leaks, nil if there are none. An
-// option that cannot be used, nil included, is an error too.
-func Find(opts ...Option) error {
+// option that cannot be used, nil included, is an error too, and so is a tracker
+// that has never seen a pool under the guard: then nothing can be found.
+func Find(opts ...Option) error { return find(false, opts...) }
+
+// find is Find; blind says that having seen no pool is all right.
+func find(blind bool, opts ...Option) error {
 	o, err := gather(opts)
 	if err != nil {
+		return err
+	}
+	if err := o.sees(); err != nil {
+		if blind {
+			return nil
+		}
 		return err
 	}
 	deadline := time.Now().Add(o.wait)
