@@ -16,7 +16,8 @@ import (
 //
 //	leakguard.Config{DSN: "file:app.db"}
 //
-// is a complete configuration. A Config is a plain value: it may be copied and
+// is a complete configuration. What the operator has set by the environment variable
+// LEAKGUARD beats it. A Config is a plain value: it may be copied and
 // read by several goroutines, and changing it after a connector was made from
 // it changes nothing for that connector. What its pointers lead to is shared,
 // not copied.

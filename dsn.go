@@ -291,12 +291,13 @@ func dsnSplit(dsn string) (rest string, ours []dsnSetting, err error) {
 }
 
 // dsnInName returns the parameter of the guard's that somebody wrote behind the name
-// of the file without a question mark. Only what is written like one counts: such a
-// name is free to have our prefix in it.
+// of the file without a question mark. Only what stands where one would, or has a
+// value that one has, counts: a name is free to have our prefix in it.
 func dsnInName(name string) (dsnSetting, bool) {
 	for _, p := range dsnParams {
-		if _, value, ok := strings.Cut(name, p.key+"="); ok {
-			value, _, _ = strings.Cut(value, "&")
+		before, value, ok := strings.Cut(name, p.key+"=")
+		value, _, _ = strings.Cut(value, "&")
+		if ok && (strings.HasSuffix(before, "&") || p.set(&Config{}, value) == nil) {
 			return dsnSetting{p.key, value}, true
 		}
 	}

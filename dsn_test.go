@@ -57,6 +57,7 @@ func TestParseDSN(t *testing.T) {
 		{"/srv/_leakguard/app.db", "/srv/_leakguard/app.db", nil},
 		{"_leakguard_tx_limit.db", "_leakguard_tx_limit.db", nil},
 		{"leakguard=1.db", "leakguard=1.db", nil},
+		{"my_leakguard=1.db", "my_leakguard=1.db", nil},
 		{"app.db?leakguar=1&guard=2&_guard_leak=3&leak=4", "app.db?leakguar=1&guard=2&_guard_leak=3&leak=4", nil},
 		{"app.db?x=_leakguard=off", "app.db?x=_leakguard=off", nil},
 		{"app.db?x=1?_leakguard=off", "app.db?x=1?_leakguard=off", nil},
@@ -238,6 +239,7 @@ func TestParseDSNErrors(t *testing.T) {
 
 		{"app.db&_leakguard=off", `key "_leakguard" with value "off" stands in the name of the file: want "?" before the first parameter, and "&" between them`},
 		{"app.db_leakguard_tx_limit=1h&x=1", `key "_leakguard_tx_limit" with value "1h" stands in the name of the file: want "?" before the first parameter, and "&" between them`},
+		{"app.db&_leakguard=of", `key "_leakguard" with value "of" stands in the name of the file: want "?" before the first parameter, and "&" between them`},
 		{"_leakguard=off", `key "_leakguard" with value "off" stands in the name of the file: want "?" before the first parameter, and "&" between them`},
 		{"file:app.db&_leakguard_name=n", `key "_leakguard_name" with value "n" stands in the name of the file: want "?" before the first parameter, and "&" between them`},
 		{"a?_leakguard_colour=%72ed", `unknown key "_leakguard_colour" with value "red": ` + known},

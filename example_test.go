@@ -52,7 +52,7 @@ func Example() {
 func Example_mistake() {
 	_, err := sql.Open("sqlite-leakguard", "app.db?_leakguard_tx_timeout=soon")
 	fmt.Println(err)
-	// Output: leakguard: _leakguard_tx_timeout="soon": want a duration such as 90s or 10m, or 0 to switch it off
+	// Output: leakguard: _leakguard_tx_timeout="soon": want a duration of 1ms or more such as 90s, 10m or 24h (units ms, s, m and h), or 0 to switch it off
 }
 
 // OnLeak tells of each leak once, when it is found. What became of it is told

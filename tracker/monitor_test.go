@@ -666,7 +666,7 @@ func TestMonitorChurn(t *testing.T) {
 	for i, mode := range []Mode{Enforce, Observe, Enforce} {
 		pools = append(pools, newPool(t, tr, PoolConfig{Mode: mode, Logger: quiet, Policy: Policy{
 			ConnMemory: 50, LeakMemory: 80, Pressure: 0.5 + 0.2*float64(i), LeakAfter: 3 * time.Millisecond, MaxIdle: 2 * time.Millisecond, MaxLifetime: 5 * time.Millisecond,
-			CheckInterval: time.Millisecond, MemoryInterval: time.Millisecond / 2,
+			CheckInterval: time.Millisecond, MemoryInterval: time.Millisecond,
 		}}))
 	}
 	var work sync.WaitGroup
