@@ -47,6 +47,9 @@ type Config struct {
 	// NoStacks switches the recording of call sites off: reports then do not
 	// say where a resource was opened. In a DSN: _leakguard_stacks=off.
 	NoStacks bool
+	// NoLog has nothing written to a log, neither to Logger nor to slog.Default.
+	// Events, reports and figures stay. In a DSN: _leakguard_log=off.
+	NoLog bool
 	// SQL says how the pool's SQL texts are told in reports, logs and errors: without
 	// the values that are written in them (the zero value), in full, or not at all.
 	// In a DSN: _leakguard_sql=redacted, full or off.
@@ -90,4 +93,12 @@ func (c Config) withDefaults() (Config, error) {
 		return Config{}, fmt.Errorf("leakguard: Config.Policy: %w", err)
 	}
 	return c, nil
+}
+
+// logger returns what the pool writes to; nil stands for slog.Default.
+func (c Config) logger() *slog.Logger {
+	if c.NoLog {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Logger
 }

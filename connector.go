@@ -114,7 +114,7 @@ func (c *Connector) open(cfg Config, name string, numbered bool, pinned []string
 		Policy:   cfg.Policy,
 		NoStacks: cfg.NoStacks,
 		SQL:      cfg.SQL,
-		Logger:   cfg.Logger,
+		Logger:   cfg.logger(),
 		Missing:  capi.Missing(),
 		Keys:     poolKeys(),
 		Pinned:   pinned,

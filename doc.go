@@ -52,6 +52,7 @@
 //	_leakguard                  enforce            mode, see below
 //	_leakguard_name             file and number    name of the pool in reports
 //	_leakguard_stacks           on                 off: no call sites are recorded, so reports name none
+//	_leakguard_log              on                 off: nothing is written to the log; events, reports and figures stay
 //	_leakguard_sql              redacted           full: SQL texts are told with the values that are written in them; off: not at all
 //
 // Limits of a connection. One that is given up is refreshed where it is: what the

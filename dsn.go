@@ -32,9 +32,11 @@ var dsnParams = []dsnParam{
 	dsnField(dsnPrefix+"_name", "name of the pool in reports and metrics",
 		dsnText, func(c *Config) *string { return &c.Name }),
 	dsnField(dsnPrefix+"_stacks", "on or off: record the call sites",
-		dsnStacks, func(c *Config) *bool { return &c.NoStacks }),
+		dsnSwitchedOff, func(c *Config) *bool { return &c.NoStacks }),
 	dsnField(dsnPrefix+"_sql", "redacted, full or off: how SQL texts are told",
 		dsnSQL, func(c *Config) *tracker.SQLText { return &c.SQL }),
+	dsnField(dsnPrefix+"_log", "on or off: write to the log",
+		dsnSwitchedOff, func(c *Config) *bool { return &c.NoLog }),
 
 	dsnLimit("max_lifetime", "age at which a connection is given up",
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.MaxLifetime }),
@@ -109,6 +111,7 @@ func dsnLimit[T any](limit, doc string, k dsnKind[T], field func(*tracker.Policy
 //	_leakguard_name             name of the pool in reports and metrics
 //	_leakguard_stacks           on or off: record the call sites
 //	_leakguard_sql              redacted, full or off: how SQL texts are told
+//	_leakguard_log              on or off: write to the log
 //	_leakguard_max_lifetime     age at which a connection is given up
 //	_leakguard_max_idle         time in the pool after which a connection is given up
 //	_leakguard_report_after     time without activity after which a lease is reported as resting
@@ -428,17 +431,17 @@ var dsnText = dsnKind[string]{
 	format: func(s string) string { return s },
 }
 
-// dsnStacks is the wrong way round because the field is: false, the zero
+// dsnSwitchedOff is the wrong way round because the fields are: false, the zero
 // value, has to be the default.
-var dsnStacks = dsnKind[bool]{
-	parse: func(s string) (noStacks bool, err error) {
+var dsnSwitchedOff = dsnKind[bool]{
+	parse: func(s string) (off bool, err error) {
 		if s != "on" && s != "off" {
 			return false, errors.New("want on or off")
 		}
 		return s == "off", nil
 	},
-	format: func(noStacks bool) string {
-		if noStacks {
+	format: func(off bool) string {
+		if off {
 			return "off"
 		}
 		return "on"

@@ -143,7 +143,7 @@ func TestParseDSN(t *testing.T) {
 
 func TestParseDSNErrors(t *testing.T) {
 	const (
-		known = `Known keys: _leakguard, _leakguard_name, _leakguard_stacks, _leakguard_sql, _leakguard_max_lifetime, ` +
+		known = `Known keys: _leakguard, _leakguard_name, _leakguard_stacks, _leakguard_sql, _leakguard_log, _leakguard_max_lifetime, ` +
 			`_leakguard_max_idle, _leakguard_report_after, _leakguard_leak_after, _leakguard_tx_timeout, _leakguard_tx_limit, _leakguard_max_access, ` +
 			`_leakguard_max_statements, _leakguard_max_pools, _leakguard_wal_limit, _leakguard_conn_memory, _leakguard_leak_memory, _leakguard_pressure, _leakguard_expire, ` +
 			`_leakguard_check_interval, _leakguard_memory_interval`
@@ -365,6 +365,7 @@ func TestDSNEveryKeyRoundTrips(t *testing.T) {
 		"_leakguard_pressure":        "0.9",
 		"_leakguard_expire":          "close",
 		"_leakguard_sql":             "full",
+		"_leakguard_log":             "off",
 		"_leakguard_report_after":    "7s",
 		"_leakguard_check_interval":  "5s",
 		"_leakguard_memory_interval": "250ms",
@@ -404,7 +405,7 @@ func TestDSNEveryKeyRoundTrips(t *testing.T) {
 		t.Errorf("%d values for %d keys", len(values), len(dsnParams))
 	}
 	// Every limit there is has a key.
-	if n := reflect.TypeFor[tracker.Policy]().NumField() + 4; n != len(changed) {
+	if n := reflect.TypeFor[tracker.Policy]().NumField() + 5; n != len(changed) {
 		t.Errorf("%d fields are reached by a key, want %d", len(changed), n)
 	}
 	c, err := ParseDSN(all)

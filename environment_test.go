@@ -16,7 +16,7 @@ import (
 )
 
 func TestParseEnvironment(t *testing.T) {
-	const known = "want enforce, observe, basic or off, or a value for one of name, stacks, max_lifetime, max_idle, leak_after, tx_timeout, tx_limit, " +
+	const known = "want enforce, observe, basic or off, or a value for one of name, stacks, sql, log, max_lifetime, max_idle, report_after, leak_after, tx_timeout, tx_limit, " +
 		"max_access, max_statements, max_pools, wal_limit, conn_memory, leak_memory, pressure, expire, check_interval, memory_interval"
 	for _, c := range []struct {
 		text  string
@@ -70,8 +70,8 @@ func TestParseEnvironment(t *testing.T) {
 
 // Every key of the DSN works in the environment by itself.
 func TestEnvironmentKnowsEveryKey(t *testing.T) {
-	other := Config{Mode: tracker.Observe, Name: "n", NoStacks: true, Policy: tracker.Policy{
-		MaxLifetime: time.Second, MaxIdle: time.Second, LeakAfter: time.Second, TxTimeout: time.Second, TxLimit: time.Second,
+	other := Config{Mode: tracker.Observe, Name: "n", NoStacks: true, SQL: tracker.SQLOff, NoLog: true, Policy: tracker.Policy{
+		MaxLifetime: time.Second, MaxIdle: time.Second, ReportAfter: time.Second, LeakAfter: time.Second, TxTimeout: time.Second, TxLimit: time.Second,
 		MaxAccess: 1, MaxStatements: 1, MaxPools: 1, WALLimit: 1, ConnMemory: 1, LeakMemory: 1, Pressure: 0.5, Expire: tracker.Close,
 		CheckInterval: time.Second, MemoryInterval: time.Second,
 	}}
@@ -164,8 +164,8 @@ func TestEnvironmentBeatsAll(t *testing.T) {
 	child, out := withEnvironment(t, "observe,leak_after=30s,leak_afer=7s,pool=other.db:basic,pool=app.db-2:tx_limit=9m,pool=gone.db-1:off")
 	if !child {
 		for _, want := range []string{
-			`INFO leakguard: environment variable LEAKGUARD: observe,leak_after=30s,pool=other.db:basic,pool=app.db-2:tx_limit=9m,pool=gone.db-1:off`,
-			`ERROR leakguard: "leak_afer=7s" of the environment variable LEAKGUARD is ignored: unknown key "leak_afer": did you mean leak_after?`,
+			`INFO setting changed component=leakguard pool=app.db-1 reason="environment variable LEAKGUARD: observe,leak_after=30s,pool=other.db:basic,pool=app.db-2:tx_limit=9m,pool=gone.db-1:off"`,
+			`ERROR setting ignored component=leakguard pool=app.db-1 reason="\"leak_afer=7s\" of the environment variable LEAKGUARD is ignored: unknown key \"leak_afer\": did you mean leak_after?`,
 		} {
 			if strings.Count(out, want) != 1 {
 				t.Errorf("want once %s in\n%s", want, out)
@@ -227,7 +227,7 @@ func TestEnvironmentBeatsAll(t *testing.T) {
 func TestEnvironmentOff(t *testing.T) {
 	child, out := withEnvironment(t, "off")
 	if !child {
-		if want := "INFO leakguard: environment variable LEAKGUARD: off"; strings.Count(out, want) != 1 {
+		if want := `INFO setting changed component=leakguard reason="environment variable LEAKGUARD: off"`; strings.Count(out, want) != 1 {
 			t.Errorf("want once %s in\n%s", want, out)
 		}
 		return
@@ -255,8 +255,8 @@ func TestEnvironmentObserve(t *testing.T) {
 	child, out := withEnvironment(t, "observe,leak_after=2ms,check_interval=1ms,nonsense")
 	if !child {
 		for _, want := range []string{
-			"level=INFO msg=\"leakguard: environment variable LEAKGUARD: observe,leak_after=2ms,check_interval=1ms\" its=own pool=app.db-1",
-			`level=ERROR msg="leakguard: \"nonsense\" of the environment variable LEAKGUARD is ignored: `,
+			`level=INFO msg="setting changed" its=own component=leakguard pool=app.db-1 reason="environment variable LEAKGUARD: observe,leak_after=2ms,check_interval=1ms"`,
+			`level=ERROR msg="setting ignored" its=own component=leakguard pool=app.db-1 reason="\"nonsense\" of the environment variable LEAKGUARD is ignored: `,
 		} {
 			if strings.Count(out, want) != 1 {
 				t.Errorf("want once %s in\n%s", want, out)

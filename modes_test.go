@@ -588,3 +588,22 @@ func TestNoStacks(t *testing.T) {
 		}
 	})
 }
+
+// _leakguard_log=off: nothing is written, also not to the program's own logger.
+func TestNoLog(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var log bytes.Buffer
+		g := open(t, Config{Policy: leakAfter(time.Minute), NoLog: true, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		rows := query(t, g, "SELECT i FROM "+eleven)
+		sleep(10 * time.Minute)
+		rows.Close()
+		g.Close()
+		synctest.Wait()
+		if log.Len() > 0 {
+			t.Errorf("logged %s", log.String())
+		}
+		if n := len(g.events(tracker.EventReaped)); n != 1 {
+			t.Errorf("%d events, want the leak's", n)
+		}
+	})
+}

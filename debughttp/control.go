@@ -178,7 +178,6 @@ type control struct {
 	Pools              []poolForm
 	Targets            []target
 	MoreTargets        int
-	ShowSQL            bool
 }
 
 type poolForm struct {
@@ -204,7 +203,7 @@ func (h *handler) controlPage(done, failed string) *control {
 	s := h.snapshot()
 	c := &control{
 		Title: h.title, Time: s.now.Format("2006-01-02 15:04:05 MST"), Token: h.control.token,
-		Done: done, Failed: failed, Notes: s.environmentNotes(), ShowSQL: h.showSQL,
+		Done: done, Failed: failed, Notes: s.environmentNotes(),
 	}
 	for _, p := range h.tracker.Pools() {
 		settings := p.Settings()

@@ -161,8 +161,8 @@ func TestEnvironmentIsTold(t *testing.T) {
 		tr.TellEnvironment(p)
 		synctest.Wait()
 		for _, want := range []string{
-			`level=ERROR msg="leakguard: \"leak_after=1d\" of the environment variable LEAKGUARD is ignored: want a duration"`,
-			`level=INFO msg="leakguard: environment variable LEAKGUARD: observe,tx_limit=1h"`,
+			`level=ERROR msg="setting ignored" component=leakguard pool=db reason="\"leak_after=1d\" of the environment variable LEAKGUARD is ignored: want a duration"`,
+			`level=INFO msg="setting changed" component=leakguard pool=db reason="environment variable LEAKGUARD: observe,tx_limit=1h"`,
 		} {
 			if strings.Count(log.String(), want) != 1 {
 				t.Errorf("%s is missing in\n%s", want, &log)
