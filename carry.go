@@ -223,11 +223,12 @@ func (c *conn) die(err error) {
 	c.forgetConn()
 	c.rec.ForceClosed()
 	theWatchdog.remove(&c.watch)
-	h := c.takeHandle()
-	c.rec.Pool().Tracker().Go(func() {
+	h, rec := c.takeHandle(), c.rec
+	rec.Pool().Tracker().Go(func() {
 		closers <- struct{}{}
 		defer func() { <-closers }()
 		h.close()
+		rec.HandleClosed()
 	})
 }
 

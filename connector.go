@@ -142,6 +142,7 @@ func (c *Connector) Driver() driver.Driver {
 	if err := c.made(); err != nil {
 		panic(err)
 	}
+	theProbe.answer(c)
 	return c.driver
 }
 

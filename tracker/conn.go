@@ -15,30 +15,28 @@ type Conn struct {
 	// What each lease and each result set touches comes first, see the driver's
 	// connection. Unless said otherwise it is guarded by mu with the word's bits,
 	// see lock and Record; nothing waits while mu is held.
-	*pulse         // immutable pointer
-	pool     *Pool // immutable
-	leased   bool
-	raw      bool          // the lease handed out the real connection
-	reaped   bool          // its handle is closed, and its holder has not let go
-	anew     bool          // refreshed since the guard looked last
-	first    bool          // nothing has happened in this lease; guarded by the driver's gate
-	at       time.Duration // see At; guarded by the driver's gate
-	said     string        // query, for the owner; guarded by the driver's gate
-	seq      uint64        // numbers the resources of this connection
-	accesses int64
-	renewed  int64  // accesses when it was refreshed last
-	query    string // the last one
-	last     *callstack.Stack
-	opened   time.Duration // immutable
-	rows     list
-	lease    Resource
-	tx       Resource
-	stmts    list
-	kept     string // why policy must not close it
-	covered  uint64 // the generation at which what was found covered the lease
-	// undone is the first leak of the present lease that the guard undid: what is
-	// left of the lease is undone as well once it rests.
-	undone    *Leak
+	*pulse          // immutable pointer
+	pool      *Pool // immutable
+	leased    bool
+	raw       bool          // the lease handed out the real connection
+	reaped    bool          // its handle is closed, and its holder has not let go
+	anew      bool          // refreshed since the guard looked last
+	first     bool          // nothing has happened in this lease; guarded by the driver's gate
+	at        time.Duration // see At; guarded by the driver's gate
+	said      string        // query, for the owner; guarded by the driver's gate
+	seq       uint64        // numbers the resources of this connection
+	accesses  int64
+	renewed   int64  // accesses when it was refreshed last
+	query     string // the last one
+	last      *callstack.Stack
+	opened    time.Duration // immutable
+	rows      list
+	lease     Resource
+	tx        Resource
+	stmts     list
+	kept      string        // why policy must not close it
+	covered   uint64        // the generation at which what was found covered the lease
+	loss      *loss         // what the guard undid of the present lease, nil if nothing
 	renewedAt time.Duration // when it was refreshed last, 0 never
 	mu        sync.Mutex
 
@@ -55,6 +53,7 @@ type Conn struct {
 	wrapped   bool    // see Wrapped
 	undoing   bool    // orders are carried out, guarded by Tracker.mu
 	unwatched bool    // does not count for Tracker.watched, guarded by Tracker.mu
+	vacant    bool    // counts for Pool.vacant, guarded by Tracker.mu
 	slot      int32   // in Tracker.conns, guarded by Tracker.mu
 	walSlot   int32   // in walLog.conns, guarded by Tracker.mu
 	wal       *walLog // nil in memory; guarded by Tracker.mu
@@ -129,6 +128,9 @@ func (p *Pool) Open(control Control, leased bool, exempt string) *Conn {
 
 // New makes the record of a connection that nobody sees yet.
 func (p *Pool) New(leased bool, exempt string) *Conn {
+	if !p.tracker.bubble && InBubble() {
+		p.foreign.Store(true)
+	}
 	c := &Conn{
 		pulse:  new(pulse),
 		pool:   p,
@@ -240,7 +242,9 @@ func (c *Conn) HandedOut() {
 // ForceClosed counts a connection closed by the guard and not by its pool.
 func (c *Conn) ForceClosed() {
 	c.lock()
-	c.reaped = c.leased
+	if c.reaped = c.leased; c.reaped {
+		c.lose(KindConnection)
+	}
 	c.unlock()
 	t := c.pool.tracker
 	t.mu.Lock()

@@ -135,10 +135,15 @@ func (e Event) logged() bool {
 
 func (e Event) level() slog.Level {
 	switch e.Type {
-	case EventSuspect, EventProven, EventReaped, EventKept, EventBlocked, EventPressure, EventDegraded:
+	case EventSuspect, EventProven, EventReaped, EventKept, EventBlocked, EventPressure, EventDegraded, EventStarved:
 		return slog.LevelWarn
 	case EventResting:
 		if len(e.Waiters) > 0 && e.Leak.Exempt == "" {
+			return slog.LevelWarn
+		}
+		return slog.LevelInfo
+	case EventLent:
+		if e.news {
 			return slog.LevelWarn
 		}
 		return slog.LevelInfo

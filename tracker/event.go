@@ -57,11 +57,18 @@ const (
 	// an operator, he spared something, the program tried to change what is his, or
 	// his environment was read; Reason says what. Loggers are told at info.
 	EventChanged
+	// EventStarved: a pool with a sql.DB attached was full, somebody waited and nobody
+	// got a place; Starved says more. At most one each minute and pool.
+	EventStarved
+	// EventLent: the limit of a pool with a sql.DB attached was raised for places that
+	// are lost, or lowered again; Places says by how much.
+	EventLent
 )
 
 var eventNames = [...]string{
 	"opened", "check-out", "check-in", "suspect", "proven", "recovered",
 	"reaped", "recycled", "refreshed", "kept", "closed", "blocked", "pressure", "degraded", "resting", "changed",
+	"starved", "lent",
 }
 
 // String returns the event type's name, for example "suspect", and for what is
@@ -99,12 +106,15 @@ type Event struct {
 	Blame *Blame `json:"blame,omitempty"`
 	// Pressure is set for pressure, and shared as Leak is.
 	Pressure *Pressure `json:"pressure,omitempty"`
+	// Starved is set for starved, Places for lent, and shared as Leak is.
+	Starved *Starved `json:"starved,omitempty"`
+	Places  *Places  `json:"places,omitempty"`
 	// Duration is set for opened, in nanoseconds: how long SQLite took to open
 	// the connection, 0 if the driver did not say.
 	Duration time.Duration `json:"duration,omitempty"`
 
 	pool *Pool // whose logger is told
-	news bool  // the leak's first event
+	news bool  // the leak's first event; more was lent
 	bad  bool  // of EventChanged: something of the environment is ignored
 }
 

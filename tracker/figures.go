@@ -47,6 +47,10 @@ type PoolFigures struct {
 	// Memory is what SQLite held for the open connections when the memory
 	// monitor last looked, in bytes.
 	Memory int64
+	// Lost counts leases whose content was undone and whose holder has not let go.
+	Lost int
+	// Places is nil unless the pool's sql.DB is attached (see Pool.Attach).
+	Places *Places
 	// WAL is the size of the database's write-ahead log, in bytes, as it was
 	// measured last (see Stats.WALBytes). Of several pools of one file the oldest
 	// has it, the others 0.
@@ -80,13 +84,14 @@ type ReasonCount struct {
 // connection's own lock for that long.
 func (t *Tracker) Figures() Figures {
 	var f Figures
+	capacities := t.capacities(nil)
 	t.mu.Lock()
 	now := t.now()
 	at := make(map[*Pool]int, len(t.pools))
 	f.Pools = make([]PoolFigures, 0, len(t.pools))
 	for _, p := range t.pools {
 		at[p] = len(f.Pools)
-		n := PoolFigures{Pool: p.name, ForceClosed: p.n.forceClosed.Load()}
+		n := PoolFigures{Pool: p.name, ForceClosed: p.n.forceClosed.Load(), Places: capacities[p]}
 		p.tally.figures(&n)
 		f.Pools = append(f.Pools, n)
 	}
@@ -96,6 +101,11 @@ func (t *Tracker) Figures() Figures {
 	for _, c := range t.conns {
 		if i, ok := at[c.pool]; ok {
 			c.figures(&f.Pools[i], now)
+		}
+	}
+	for i := range f.Pools {
+		if n := f.Pools[i].Places; n != nil {
+			n.Lost = f.Pools[i].Lost
 		}
 	}
 	f.SQLiteMemory = t.monitor.last.SQLite
@@ -116,6 +126,9 @@ func (c *Conn) figures(n *PoolFigures, now time.Duration) {
 	defer c.unlock()
 	if c.leased {
 		n.Leased++
+		if c.lostLocked() {
+			n.Lost++
+		}
 	} else {
 		n.Idle++
 	}

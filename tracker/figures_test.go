@@ -98,7 +98,7 @@ func TestFiguresOfMemoryAndWAL(t *testing.T) {
 		l.sleep(2 * time.Minute)
 		got := l.Figures()
 		want := Figures{SQLiteMemory: 7000, MemoryPressure: true, PressureEvents: 1, Pools: []PoolFigures{
-			{Pool: "new", Idle: 1, Leased: 1, Memory: 2000, ForceClosed: 1},
+			{Pool: "new", Idle: 1, Leased: 1, Memory: 2000, ForceClosed: 1, Lost: 1},
 			{Pool: "old", Idle: 2, Memory: 2000, WAL: 5000, Blocked: []ReasonCount{{ReasonBusy, 2}, {ReasonLocked, 1}}},
 		}}
 		if !reflect.DeepEqual(got, want) {

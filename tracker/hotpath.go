@@ -40,8 +40,8 @@ func (c *Conn) CheckOut(exempt string) {
 func (c *Conn) beginLease(exempt string) {
 	c.leased = true
 	c.accesses++
-	if c.undone != nil {
-		c.undone = nil
+	if c.loss != nil {
+		c.loss = nil
 	}
 	c.first = false
 	c.open(&c.lease, "", exempt)

@@ -46,6 +46,13 @@ func (e Event) message() string {
 		return "memory monitor degraded"
 	case EventKept:
 		return "connection kept"
+	case EventStarved:
+		return "starved"
+	case EventLent:
+		if e.news {
+			return "place lent"
+		}
+		return "place given back"
 	case EventChanged:
 		if e.bad {
 			return "setting ignored"
@@ -102,6 +109,10 @@ func (e Event) attrs() []slog.Attr {
 		attrs = append(attrs, e.Blame.attrs()...)
 	case e.Pressure != nil:
 		attrs = append(attrs, e.Pressure.attrs()...)
+	case e.Starved != nil:
+		attrs = append(attrs, e.Starved.attrs()...)
+	case e.Places != nil:
+		attrs = append(attrs, slog.Int("limit", e.Places.Max), slog.Int("lent", e.Places.Lent))
 	case e.Reason != "":
 		attrs = append(attrs, slog.String("reason", string(e.Reason)))
 	}

@@ -17,7 +17,7 @@ func TestUnknownValues(t *testing.T) {
 	}
 	for want, v := range map[string]value{
 		"Kind(5)": KindPool + 1, "Kind(255)": Kind(255),
-		"EventType(16)": EventChanged + 1, "EventType(255)": EventType(255),
+		"EventType(18)": EventLent + 1, "EventType(255)": EventType(255),
 		"TxState(4)": TxWrite + 1, "TxState(255)": TxState(255),
 		"Mode(4)": Off + 1,
 	} {
@@ -31,7 +31,7 @@ func TestUnknownValues(t *testing.T) {
 			t.Errorf("%s: %s", want, text)
 		}
 	}
-	for want, v := range map[string]value{"pool": KindPool, "changed": EventChanged, "write": TxWrite, "off": Off} {
+	for want, v := range map[string]value{"pool": KindPool, "lent": EventLent, "write": TxWrite, "off": Off} {
 		text, err := v.MarshalText()
 		if v.String() != want || string(text) != want || err != nil {
 			t.Errorf("%s: %v, %s, %v", want, v, text, err)

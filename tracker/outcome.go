@@ -15,8 +15,9 @@ func (c *Conn) Settle(o *Order, out Outcome) {
 		// connection was only refreshed is what it was.
 		if len(o.Leaks) > 0 && c.leased && c.lease.id == o.lease {
 			c.cover()
-			if c.undone == nil && o.Scope != ScopeLease { // which leaves nothing to undo
-				c.undone = o.Leaks[0]
+			c.lose(o.Leaks[0].Kind)
+			if c.loss.undone == nil && o.Scope != ScopeLease { // which leaves nothing to undo
+				c.loss.undone = o.Leaks[0]
 			}
 		}
 		c.unlock()
@@ -44,7 +45,7 @@ func (c *Conn) Settle(o *Order, out Outcome) {
 // lease like any other again. The caller is inside the driver's gate.
 func (c *Conn) Acknowledged() {
 	c.lock()
-	c.undone = nil
+	c.loss = nil
 	c.unlock()
 }
 
@@ -67,6 +68,9 @@ func (c *Conn) Proven(r *Resource, undone bool) {
 	}
 	r.watch.id, r.watch.leak, r.watch.taken = r.id, leak, true
 	c.cover()
+	if r.kind == KindRows && c.tx.id == 0 && c.lease.stack.InOperation() {
+		c.lose(KindRows) // who ran the query has nothing else to let go by
+	}
 	c.unlock()
 	if !known {
 		c.pool.count(func(n *counters) { n.leaked.Add(1) })

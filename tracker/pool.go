@@ -73,6 +73,11 @@ type Pool struct {
 	// through somebody else's driver.
 	checkIns atomic.Bool
 
+	// foreign: a connection was opened inside a synctest bubble that is not the
+	// tracker's. Who waits there must not be served from outside.
+	foreign  atomic.Bool
+	attached *attachment // nil without a sql.DB, or closed; guarded by Tracker.mu
+
 	n     counters
 	tally tally
 
@@ -83,6 +88,7 @@ type Pool struct {
 	closed bool            // guarded by Tracker.mu
 	at     *poolPlace      // where it was opened, nil if closed or nobody watches; guarded by Tracker.mu
 	use    poolUse
+	vacant int     // leases that are out while their handle is closed, guarded by Tracker.mu
 	wal    *walLog // of the newest connection's file, nil in memory; guarded by Tracker.mu
 }
 
@@ -243,8 +249,13 @@ func (p *Pool) Close() {
 	t.countPoolsLocked(p)
 	t.closedAtPlaceLocked(p)
 	t.dropPoolLocked(p)
+	a := p.attached
+	a.goneLocked()
 	await := len(t.conns) == 0 && (t.reaper.running || t.monitor.running || t.closing > 0)
 	t.mu.Unlock()
+	if a != nil {
+		a.await()
+	}
 	if !await {
 		return
 	}

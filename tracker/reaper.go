@@ -367,7 +367,7 @@ func (c *Conn) pooled(f *findings, p *Policy, rec *Record, now time.Duration, wo
 func (c *Conn) forgotten(f *findings, limit time.Duration, reason Reason, now time.Duration, word uint64) {
 	idle := now - c.seen.active
 	all := c.contents()
-	if len(all) == 0 && c.undone != nil && limit > 0 { // a detector's word is not leak_after
+	if len(all) == 0 && c.loss != nil && c.loss.undone != nil && limit > 0 { // a detector's word is not leak_after
 		c.finish(f, word)
 		return
 	}
@@ -419,11 +419,12 @@ func (c *Conn) confirmAfter() time.Duration {
 // finish undoes the rest of a lease whose rows or transaction the guard undid, for
 // whichever limit: its holder does not come back, so its handle is closed.
 func (c *Conn) finish(f *findings, word uint64) {
-	if c.reaped || c.seen.finished == c.lease.id || !c.mayUndo(c.undone) {
+	if c.reaped || c.seen.finished == c.lease.id || !c.mayUndo(c.loss.undone) {
 		return
 	}
 	c.seen.finished = c.lease.id
-	f.orders = append(f.orders, &Order{Scope: ScopeLease, Reason: c.undone.Reason, Word: word, Leaks: []*Leak{c.undone}, conn: c, lease: c.lease.id})
+	l := c.loss.undone
+	f.orders = append(f.orders, &Order{Scope: ScopeLease, Reason: l.Reason, Word: word, Leaks: []*Leak{l}, conn: c, lease: c.lease.id})
 }
 
 // forgottenToo turns the suspicion of keeping the WAL into that of being

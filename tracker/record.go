@@ -34,6 +34,12 @@ type Record struct {
 	// Reaped says that the guard has closed the SQLite handle: the holder of the
 	// lease has not let go yet, and until then the pool's place is taken.
 	Reaped bool
+	// Lost says that what the lease held was undone, since LostSince, and that its
+	// holder has not let go: Reaped ones, and those of which the handle is kept.
+	Lost      bool
+	LostSince time.Time
+	// Undone is what was undone first.
+	Undone Kind
 	// Memory is what SQLite held for it, in bytes, when the memory monitor
 	// looked, MemoryAge ago; MemoryPeak is the most it saw.
 	Memory, MemoryPeak int64
@@ -50,6 +56,7 @@ type Record struct {
 	renewed    int64         // accesses when it was refreshed
 	statements int           // open ones of the same text, the most
 	leaseAge   time.Duration
+	lostFor    time.Duration
 }
 
 // recordLocked fills a record. now is the reaper's time; Tracker.mu and Conn.mu
@@ -95,6 +102,9 @@ func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
 		}
 	}
 	r.Suspect = c.suspectLocked()
+	if r.Lost = c.lostLocked(); r.Lost {
+		r.LostSince, r.Undone = t.clock.at(c.loss.since), c.loss.kind
+	}
 	return r
 }
 
@@ -152,6 +162,9 @@ func (c *Conn) report(now time.Duration) Record {
 	}
 	if c.memory.known {
 		r.MemoryAge = now - c.memory.at
+	}
+	if r.Lost {
+		r.lostFor = now - c.loss.since
 	}
 	r.Last = c.last.PCs()
 	if c.leased {

@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -13,9 +14,16 @@ type Stats struct {
 	TotalConnections  int `json:"total_connections"`
 	ActiveConnections int `json:"active_connections"`
 	PoolSize          int `json:"pool_size"`
-	// MaxConnections is 0: a driver is not told what sql.DB.SetMaxOpenConns
-	// was given.
+	// MaxConnections is the sum of the limits of the pools whose sql.DB is attached
+	// (see Pool.Attach); 0 if none is or they have none: a driver is not told what
+	// sql.DB.SetMaxOpenConns was given.
 	MaxConnections int `json:"max_connections"`
+
+	// Lost counts leases whose content the guard undid and whose holders have not let
+	// go: until they do, the places of the pool are taken.
+	Lost int `json:"lost"`
+	// Places are those of the pools whose sql.DB is attached, by name.
+	Places []Places `json:"places,omitempty"`
 
 	// Created counts connections opened, Reused leases of a connection that
 	// had one before.
@@ -135,8 +143,11 @@ type ConnectionDetail struct {
 	// LastActivityAt is the call of the last activity, see Leak.Last.
 	LastActivityAt string `json:"last_activity_at,omitempty"`
 	// Reaped says that the guard has closed its SQLite handle, and its holder
-	// has not let go of the pool's place yet.
-	Reaped bool `json:"reaped,omitempty"`
+	// has not let go of the pool's place yet. Lost says so for every lease whose
+	// content was undone, closed or not; LostFor is since when, in seconds.
+	Reaped  bool    `json:"reaped,omitempty"`
+	Lost    bool    `json:"lost,omitempty"`
+	LostFor float64 `json:"lost_for,omitempty"`
 }
 
 // Stats returns a snapshot over all pools, closed ones included.
@@ -148,6 +159,7 @@ func (p *Pool) Stats() Stats { return p.tracker.stats(p) }
 
 func (t *Tracker) stats(only *Pool) Stats {
 	var s Stats
+	capacities := t.capacities(only)
 	t.mu.Lock()
 	now := t.now()
 	n := &t.n
@@ -192,6 +204,9 @@ func (t *Tracker) stats(only *Pool) Stats {
 		r := c.report(now)
 		records = append(records, r)
 		s.Reused += reused(r.Accesses)
+		if n := capacities[c.pool]; n != nil && r.Lost {
+			n.Lost++
+		}
 	}
 	t.mu.Unlock()
 
@@ -204,6 +219,9 @@ func (t *Tracker) stats(only *Pool) Stats {
 			s.ActiveConnections++
 		} else {
 			s.PoolSize++
+		}
+		if r.Lost {
+			s.Lost++
 		}
 		if r.TransactionLevel > 0 {
 			s.OpenTransactions++
@@ -226,6 +244,11 @@ func (t *Tracker) stats(only *Pool) Stats {
 			s.LeakDetection.RecentLeakAlerts++
 		}
 	}
+	for _, n := range capacities {
+		s.MaxConnections += n.Max
+		s.Places = append(s.Places, *n)
+	}
+	slices.SortFunc(s.Places, func(a, b Places) int { return strings.Compare(a.Pool, b.Pool) })
 	q := &t.queue
 	q.mu.Lock()
 	s.EventsDropped, s.CallbackPanics = q.dropped, q.panicked
@@ -274,12 +297,16 @@ func (r *Record) detail() ConnectionDetail {
 		Exempt:            r.Exempt,
 		Kept:              r.Kept,
 		Reaped:            r.Reaped,
+		Lost:              r.Lost,
 		MemoryBytes:       r.Memory,
 		MemoryPeakBytes:   r.MemoryPeak,
 		MemoryAge:         seconds(r.MemoryAge),
 	}
 	if r.Leased {
 		d.LeaseAge = seconds(r.leaseAge)
+	}
+	if r.Lost {
+		d.LostFor = seconds(r.lostFor)
 	}
 	if len(r.Last) > 0 {
 		d.LastActivityAt = r.Last.Site().String()

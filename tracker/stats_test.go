@@ -39,7 +39,7 @@ func TestStatsJSONNames(t *testing.T) {
 		more   []string
 	}{
 		{"stats", names(all), []string{
-			"total_connections", "active_connections", "pool_size", "max_connections", "created", "reused", "expired",
+			"total_connections", "active_connections", "pool_size", "max_connections", "lost", "created", "reused", "expired",
 			"leaked_detected", "force_closed", "aggressive_cleanups", "leak_detection", "memory_monitoring", "active_connection_details",
 		}, []string{
 			"recycled", "refreshed", "proven", "recovered", "reaped", "events_dropped", "callback_panics", "blocked", "wal_bytes",
@@ -72,7 +72,7 @@ func TestStatsJSONNames(t *testing.T) {
 }
 
 func TestStatsJSON(t *testing.T) {
-	const empty = `{"total_connections":0,"active_connections":0,"pool_size":0,"max_connections":0,"created":0,"reused":0,` +
+	const empty = `{"total_connections":0,"active_connections":0,"pool_size":0,"max_connections":0,"lost":0,"created":0,"reused":0,` +
 		`"expired":0,"recycled":0,"refreshed":0,"leaked_detected":0,"proven":0,"recovered":0,"reaped":0,"force_closed":0,"aggressive_cleanups":0,` +
 		`"events_dropped":0,"callback_panics":0,"blocked":0,"wal_bytes":0,"open_transactions":0,"open_rows":0,"open_statements":0,` +
 		`"leak_detection":{"recent_leak_alerts":0,"connection_history_size":0,"potentially_leaked_count":0},` +
@@ -101,7 +101,7 @@ func TestStatsJSON(t *testing.T) {
 			d.OpenedAt, _, _ = strings.Cut(d.OpenedAt, ":")
 			d.LastActivityAt, _, _ = strings.Cut(d.LastActivityAt, ":")
 		}
-		compareJSON(t, s, `{"total_connections":2,"active_connections":1,"pool_size":1,"max_connections":0,"created":2,"reused":0,`+
+		compareJSON(t, s, `{"total_connections":2,"active_connections":1,"pool_size":1,"max_connections":0,"lost":1,"created":2,"reused":0,`+
 			`"expired":1,"recycled":1,"refreshed":0,"leaked_detected":2,"proven":0,"recovered":0,"reaped":0,"force_closed":1,"aggressive_cleanups":0,`+
 			`"events_dropped":0,"callback_panics":0,"blocked":0,"wal_bytes":0,"open_transactions":1,"open_rows":1,"open_statements":1,`+
 			`"leak_detection":{"recent_leak_alerts":2,"connection_history_size":5,"potentially_leaked_count":1},`+
@@ -110,7 +110,7 @@ func TestStatsJSON(t *testing.T) {
 			`{"connection_id":"db#2","pool":"db","state":"leased","age":480,"idle_time":420,"transaction_level":2,"transaction_age":470,"access_count":1,`+
 			`"open_rows":1,"open_statements":1,"potentially_leaked":true,"opened_at":"tracker/fake_test.go","query":"SELECT `+strings.Repeat("x", 190)+`…",`+
 			`"exempt":"nightly import","kept":"attached databases","memory_bytes":0,"memory_peak_bytes":0,"lease_age":470,`+
-			`"last_activity_at":"tracker/fake_test.go","reaped":true},`+
+			`"last_activity_at":"tracker/fake_test.go","reaped":true,"lost":true,"lost_for":470},`+
 			`{"connection_id":"db#1","pool":"db","state":"idle","age":480,"idle_time":420,"transaction_level":0,"access_count":1,`+
 			`"open_rows":0,"open_statements":0,"potentially_leaked":false,"opened_at":"","query":"","memory_bytes":0,"memory_peak_bytes":0,"last_activity_at":"tracker/fake_test.go"}]}`)
 	})

@@ -203,6 +203,7 @@ func (t *Tracker) add(c *Conn) {
 	c.pool.n.created++
 	t.n.created++
 	t.startLocked(c.pool)
+	c.pool.attached.startLocked()
 }
 
 // remove takes c, which had so many accesses, out. It reports whether c was still
@@ -231,8 +232,10 @@ func (t *Tracker) remove(c *Conn, accesses int64) (removed bool, most *Leak) {
 	c.pool.n.reused += again
 	t.n.reused += again
 	most, c.seen.most = c.seen.most, nil
+	c.filledLocked()
 	t.dropPoolLocked(c.pool)
 	t.unwatchLocked(c)
+	c.pool.attached.emptyLocked()
 	return true, most
 }
 

@@ -13,7 +13,8 @@ import (
 	"unicode"
 )
 
-// WriteTo writes a report for a person: the open suspects grouped by the call
+// WriteTo writes a report for a person: the places of pools whose sql.DB is attached,
+// and who has them if one starves; the open suspects grouped by the call
 // that opened them, each group with its stack; then the leaks in the history
 // that were undone or came back, and what was done; then who kept others waiting
 // for a lock; then the open connections, one line each; then the counters. It is plain text without escape codes.
@@ -174,6 +175,7 @@ func (r *report) write() {
 			fmt.Fprintf(r, "set by the environment variable LEAKGUARD: %s\n", printable(i.Text))
 		}
 	}
+	r.writePlaces()
 	r.writeSuspects()
 	r.writeSettled()
 	r.writeBlamed()
@@ -444,7 +446,7 @@ func (r *report) writeCounters() {
 		{{"leaked_detected", s.LeakedDetected}, {"proven", s.Proven}, {"recovered", s.Recovered}, {"reaped", s.Reaped}},
 		{{"created", s.Created}, {"reused", s.Reused}, {"expired", s.Expired}, {"recycled", s.Recycled}, {"refreshed", s.Refreshed}},
 		{{"force_closed", s.ForceClosed}, {"aggressive_cleanups", s.AggressiveCleanups}, {"events_dropped", s.EventsDropped}, {"callback_panics", s.CallbackPanics}},
-		{{"blocked", s.Blocked}},
+		{{"blocked", s.Blocked}, {"lost", uint64(s.Lost)}},
 	} {
 		for _, c := range row {
 			fmt.Fprintf(tw, "  %s\t%d\t", c.name, c.value)

@@ -51,7 +51,7 @@ func (w Wait) Stop(on bool) {
 }
 
 // Asleep reports whether the operation in flight sleeps for a lock. It may be called
-// from any goroutine until Free.
+// as Stop may, and is always false on Windows and where SQLite waits by itself.
 func (w Wait) Asleep() bool {
 	return w.p != nil && atomic.LoadInt32(&(*[2]int32)(w.p)[1]) != 0
 }

@@ -1,0 +1,363 @@
+package leakguard
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+)
+
+// attached opens a pool with a limit and attaches its sql.DB.
+func attached(t *testing.T, places int, cfg Config, options ...AttachOption) (g *guarded, detach func()) {
+	t.Helper()
+	g = open(t, cfg)
+	g.SetMaxOpenConns(places)
+	detach, err := Attach(g.DB, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g, detach
+}
+
+// limitIs compares the limit of the sql.DB, and what Stats says of the places.
+func (g *guarded) limitIs(t testing.TB, limit, own, lost int) {
+	t.Helper()
+	synctest.Wait()
+	if got := g.DB.Stats().MaxOpenConnections; got != limit {
+		t.Errorf("the limit is %d, want %d", got, limit)
+	}
+	s := g.connector.Stats()
+	n := s.Places[0]
+	if s.MaxConnections != own || n.Max != own || n.Lent != limit-own || n.Lost != lost || s.Lost != lost {
+		t.Errorf("max_connections %d, lost %d, %+v; want %d and %d", s.MaxConnections, s.Lost, n, own, lost)
+	}
+}
+
+// handles counts the SQLite handles that are open.
+func (g *guarded) handles() (n int) {
+	for _, d := range g.connector.Stats().ActiveConnectionDetails {
+		if !d.Reaped {
+			n++
+		}
+	}
+	return n
+}
+
+// waiter waits for a place in the background and gives it back.
+func (g *guarded) waiter(t *testing.T) *atomic.Bool {
+	served := new(atomic.Bool)
+	go func() {
+		if err := try(g, "SELECT 1"); err != nil {
+			t.Error(err)
+		}
+		served.Store(true)
+	}()
+	synctest.Wait()
+	return served
+}
+
+// TestAttachLends: both places of a pool are leaked. Who waits is served when the
+// guard undoes them, and the limit is the old one again when their holders let go.
+func TestAttachLends(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g, _ := attached(t, 2, Config{Policy: leakAfter(time.Minute)})
+		run(t, g, createT)
+		a, b := g.begin(t), g.begin(t)
+		run(t, a, "INSERT INTO t VALUES(1)")
+		served := g.waiter(t)
+		g.limitIs(t, 2, 2, 0)
+		if served.Load() {
+			t.Fatal("a third lease in a pool of 2")
+		}
+		time.Sleep(5 * time.Minute)
+		g.limitIs(t, 4, 2, 2)
+		if !served.Load() {
+			t.Fatal("nobody was served")
+		}
+		if n := g.handles(); n > 2 {
+			t.Errorf("%d handles are open, want 2 at most", n)
+		}
+		if n := g.connector.Stats().Places[0]; n.LentTotal != 2 || n.Waits == 0 || n.WaitDuration == 0 {
+			t.Errorf("%+v", n)
+		}
+		if err := a.Commit(); !errors.Is(err, ErrReaped) {
+			t.Errorf("Commit: %v", err)
+		}
+		g.limitIs(t, 3, 2, 1)
+		b.Rollback()
+		g.limitIs(t, 2, 2, 0)
+		if n := g.DB.Stats(); n.Idle > 2 || n.InUse != 0 || n.OpenConnections > 2 {
+			t.Errorf("%+v", n)
+		}
+		g.begin(t)
+		g.begin(t)
+		if served = g.waiter(t); served.Load() {
+			t.Error("the limit is not what it was")
+		}
+	})
+}
+
+// TestAttachTells: each change of what is lent is an event, at warn when more is.
+func TestAttachTells(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g, _ := attached(t, 2, Config{Policy: leakAfter(time.Minute)})
+		var told []string
+		defer g.connector.tracker.Subscribe(func(e tracker.Event) {
+			if e.Type == tracker.EventLent {
+				told = append(told, fmt.Sprint(e.Places.Max, "+", e.Places.Lent))
+			}
+		})()
+		tx := g.begin(t)
+		time.Sleep(5 * time.Minute)
+		tx.Rollback()
+		synctest.Wait()
+		if got := strings.Join(told, " "); got != "2+1 2+0" {
+			t.Error(got)
+		}
+	})
+}
+
+// TestAttachLimits: what is lent, and to whom not.
+func TestAttachLimits(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		places  int
+		dsn     string
+		raw     bool
+		mode    tracker.Mode
+		options []AttachOption
+		want    int
+	}{
+		{name: "all of 3", places: 3, want: 6},
+		{name: "one at most", places: 3, options: []AttachOption{LendPlaces(1)}, want: 4},
+		{name: "below 0", places: 3, options: []AttachOption{LendPlaces(-1)}, want: 6},
+		{name: "none", places: 3, options: []AttachOption{LendPlaces(0)}, want: 3},
+		{name: "a limit of 1", places: 1, want: 1},
+		{name: "a limit of 1, by an option", places: 1, options: []AttachOption{LendTheOnlyPlace()}, want: 2},
+		{name: "no limit", places: 0, want: 0},
+		{name: "in memory", places: 2, dsn: "file:lends?mode=memory", want: 2},
+		{name: "temporary", places: 2, dsn: "file:?_busy_timeout=0", want: 2},
+		{name: "exclusive", places: 2, dsn: "_locking_mode=EXCLUSIVE", want: 2},
+		{name: "raw", places: 2, raw: true, want: 2},
+		{name: "observe", places: 2, mode: tracker.Observe, want: 2},
+		{name: "basic", places: 2, mode: tracker.Basic, want: 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				if strings.HasPrefix(c.dsn, "_") {
+					c.dsn = fileDSN(t, c.dsn)
+				}
+				g, _ := attached(t, c.places, Config{DSN: c.dsn, Mode: c.mode, Policy: leakAfter(time.Minute)}, c.options...)
+				for range max(c.places, 1) {
+					conn := g.conn(t)
+					if c.raw {
+						conn.Raw(func(dc any) error { SQLiteConn(dc); return nil })
+					}
+					run(t, conn, "BEGIN")
+				}
+				time.Sleep(10 * time.Minute)
+				if got := g.DB.Stats().MaxOpenConnections; got != c.want {
+					t.Errorf("the limit is %d, want %d: %+v", got, c.want, g.connector.Stats().Places)
+				}
+			})
+		})
+	}
+}
+
+// TestAttachOwnLimit: what the program sets meanwhile is what is lent on top of, and
+// what remains.
+func TestAttachOwnLimit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g, _ := attached(t, 2, Config{Policy: leakAfter(time.Minute)})
+		tx := g.begin(t)
+		time.Sleep(5 * time.Minute)
+		g.limitIs(t, 3, 2, 1)
+		set := func(n, limit, own int) {
+			t.Helper()
+			g.SetMaxOpenConns(n)
+			if s := g.connector.Stats(); s.MaxConnections != own { // at once
+				t.Errorf("max_connections %d, want %d", s.MaxConnections, own)
+			}
+			time.Sleep(time.Minute)
+			g.limitIs(t, limit, own, 1)
+		}
+		set(5, 6, 5)
+		set(1, 1, 1) // a lock
+		set(0, 0, 0) // none
+		set(4, 5, 4)
+		set(2, 3, 2)
+		g.SetMaxOpenConns(7)
+		tx.Rollback()
+		g.limitIs(t, 7, 7, 0)
+	})
+}
+
+// TestAttachDetach: detach gives the program its limit back, at once and for good.
+func TestAttachDetach(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g, detach := attached(t, 2, Config{Policy: leakAfter(time.Minute)})
+		tx := g.begin(t)
+		time.Sleep(5 * time.Minute)
+		g.limitIs(t, 3, 2, 1)
+		if _, err := Attach(g.DB); !errors.Is(err, tracker.ErrAttached) {
+			t.Errorf("a second Attach: %v", err)
+		}
+		detach()
+		if got := g.DB.Stats().MaxOpenConnections; got != 2 {
+			t.Errorf("the limit is %d, want 2", got)
+		}
+		if s := g.connector.Stats(); s.MaxConnections != 0 || s.Places != nil || s.Lost != 1 {
+			t.Errorf("%+v", s)
+		}
+		detach()
+		again, err := Attach(g.DB)
+		if err != nil {
+			t.Fatal(err)
+		}
+		detach() // not the new one
+		time.Sleep(time.Second)
+		g.limitIs(t, 3, 2, 1)
+		g.SetMaxOpenConns(9)
+		again()
+		tx.Rollback()
+		time.Sleep(time.Minute)
+		if got := g.DB.Stats().MaxOpenConnections; got != 9 {
+			t.Errorf("the limit is %d, want 9", got)
+		}
+	})
+}
+
+// TestAttachErrors: an error names what is wrong, and what is allowed.
+func TestAttachErrors(t *testing.T) {
+	plainDB, err := sql.Open("sqlite3", ":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plainDB.Close()
+	off := open(t, Config{Mode: tracker.Off})
+	g := open(t, Config{})
+	closed := open(t, Config{})
+	closed.Close()
+	hidden := sql.OpenDB(other{g.connector})
+	defer hidden.Close()
+	for _, c := range []struct {
+		db      *sql.DB
+		options []AttachOption
+		want    string
+	}{
+		{nil, nil, "leakguard: Attach: db is nil"},
+		{plainDB, nil, "leakguard: Attach: db was opened with the driver *sqlite3.SQLiteDriver, not with the guard's"},
+		{hidden, nil, "leakguard: Attach: db was opened with the driver <nil>, not with the guard's"},
+		{off.DB, nil, "leakguard: Attach: the pool's mode is off"},
+		{closed.DB, nil, "leakguard: tracker: Attach: the pool is closed"},
+		{g.DB, []AttachOption{nil}, "leakguard: Attach: an option is nil"},
+		{g.DB, []AttachOption{StarvedAfter(time.Microsecond)}, "leakguard: tracker: Attach: StarvedAfter is 1µs: want 1ms or more, or 0 for never"},
+		{g.DB, []AttachOption{StarvedAfter(-time.Second)}, "leakguard: tracker: Attach: StarvedAfter is -1s"},
+	} {
+		if _, err := Attach(c.db, c.options...); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
+	}
+	if _, err := g.connector.Attach(nil); err == nil {
+		t.Error("Connector.Attach(nil)")
+	}
+	if _, err := (*Connector)(nil).Attach(g.DB); err != errNilConnector {
+		t.Error(err)
+	}
+	if _, err := g.connector.Attach(hidden); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAttachFindsItsPool: others ask other pools for their drivers at the same moment.
+func TestAttachFindsItsPool(t *testing.T) {
+	var pools []*guarded
+	for range 4 {
+		pools = append(pools, open(t, Config{}))
+	}
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for _, g := range pools {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					g.Driver()
+				}
+			}
+		})
+	}
+	for range 200 {
+		for _, g := range pools {
+			if c, _ := theProbe.connectorOf(g.DB); c != g.connector {
+				t.Fatal("another pool's connector")
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// other is a driver around the guard's that hides it.
+type other struct{ *Connector }
+
+func (other) Driver() driver.Driver { return nil }
+
+// TestAttachInForeignBubble: where the tracker was made outside, a bubble ends, and
+// nothing of it is touched from outside: figures are all there is.
+func TestAttachInForeignBubble(t *testing.T) {
+	tr := tracker.New(tracker.Options{})
+	synctest.Test(t, func(t *testing.T) {
+		g, _ := attached(t, 1, Config{Tracker: tr, Policy: leakAfter(time.Millisecond)}, LendTheOnlyPlace(), StarvedAfter(time.Millisecond))
+		tx := g.begin(t)
+		ctx, cancel := context.WithTimeout(background, time.Hour)
+		defer cancel()
+		if _, err := g.ExecContext(ctx, "SELECT 1"); err == nil {
+			t.Error("served")
+		}
+		if n := g.connector.Stats().Places[0]; n.Max != 1 || n.InUse != 1 || n.Waits != 1 || n.Lent != 0 || n.Starved != nil {
+			t.Errorf("%+v", n)
+		}
+		tx.Rollback()
+	})
+	tr.Close()
+}
+
+// TestOpenDB: one call for all three.
+func TestOpenDB(t *testing.T) {
+	tr := tracker.New(tracker.Options{})
+	db, err := OpenDB(Config{DSN: fileDSN(t), Tracker: tr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(3)
+	if s := tr.Stats(); s.MaxConnections != 3 {
+		t.Errorf("%+v", s.Places)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	if s := tr.Stats(); s.Places != nil {
+		t.Errorf("after Close: %+v", s.Places)
+	}
+	if db, err = OpenDB(Config{Mode: tracker.Off}); err != nil || db.Close() != nil {
+		t.Error(err)
+	}
+	if _, err = OpenDB(Config{Tracker: tr}, StarvedAfter(1)); err == nil {
+		t.Error("a bad option")
+	}
+	if _, err = OpenDB(Config{Mode: 99}); err == nil {
+		t.Error("a bad mode")
+	}
+}
