@@ -361,3 +361,149 @@ func TestOpenDB(t *testing.T) {
 		t.Error("a bad mode")
 	}
 }
+
+// starved is what a pool that starves told first.
+func starved(t *testing.T, g *guarded) func() *tracker.Starved {
+	told := make(chan *tracker.Starved, 16)
+	t.Cleanup(g.connector.tracker.Subscribe(func(e tracker.Event) {
+		if e.Type == tracker.EventStarved {
+			told <- e.Starved
+		}
+	}))
+	return func() *tracker.Starved {
+		t.Helper()
+		select {
+		case s := <-told:
+			return s
+		case <-time.After(10 * time.Second):
+			t.Fatalf("nothing is told: %+v", g.connector.Stats().Places)
+			return nil
+		}
+	}
+}
+
+// warm opens n connections, so that leases begin without a Connect, whose call stack
+// has the test's own connector in it.
+func (g *guarded) warm(t *testing.T, n int) {
+	t.Helper()
+	var all []*sql.Conn
+	for range n {
+		c, err := g.Conn(background)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	for _, c := range all {
+		c.Close()
+	}
+}
+
+// doings says what each holder of a place does, and where it began.
+func doings(s *tracker.Starved) (all []string) {
+	for _, p := range s.Places {
+		_, function, _ := strings.Cut(p.Site().Function, "leakguard.")
+		all = append(all, fmt.Sprintf("%s %s at %s", p.Kind, p.Doing, function))
+	}
+	return all
+}
+
+// beginInside and nestedInside are calls with names.
+//
+//go:noinline
+func beginInside(g *guarded) (*sql.Tx, error) { return g.BeginTx(background, nil) }
+
+//go:noinline
+func nestedInside(g *guarded, wait <-chan struct{}) error {
+	tx, err := g.BeginTx(background, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	<-wait
+	return try(g, "SELECT 1") // while it has a place
+}
+
+// TestStarvedBySelf: each goroutine that has a place waits for another one of the same
+// pool. Who waits for his first place by the same calls is not taken for a holder.
+func TestStarvedBySelf(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g, _ := attached(t, 2, Config{})
+		g.warm(t, 2)
+		told := starved(t, g)
+		wait := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() { nestedInside(g, wait) })
+		}
+		synctest.Wait()
+		close(wait)
+		s := told()
+		const want = "transaction waiting for another place at nestedInside"
+		if got := doings(s); len(got) != 2 || got[0] != want || got[1] != want {
+			t.Errorf("%q", got)
+		}
+		g.SetMaxOpenConns(3)
+		g.conn(t).Close()
+		wg.Wait()
+	})
+}
+
+// TestStarvedByLock: one has the write lock and rests, the other one waits for it, and
+// a third for a place: who has the lock is told first, and which it is.
+func TestStarvedByLock(t *testing.T) {
+	g, _ := attached(t, 2, Config{DSN: fileDSN(t, "_busy_timeout=20000")}, StarvedAfter(20*time.Millisecond))
+	run(t, g, createT)
+	g.warm(t, 2)
+	told := starved(t, g)
+	tx, err := beginInside(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, tx, "INSERT INTO t VALUES(1)")
+	var wg sync.WaitGroup
+	wg.Go(func() { run(t, g, "INSERT INTO t VALUES(2)") })
+	for g.DB.Stats().InUse < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	wg.Go(func() { number(t, g, "SELECT count(*) FROM t") })
+	s := told()
+	if len(s.Places) != 2 {
+		t.Fatalf("%+v", s)
+	}
+	a, b := s.Places[0], s.Places[1]
+	if a.Doing != tracker.DoingNothing || a.InTheWay != 1 || !strings.HasSuffix(a.Site().Function, "beginInside") ||
+		b.Doing != tracker.DoingAwaitsLock || b.Lock != a.ConnectionID || b.LockSite != a.Site() {
+		t.Errorf("%q: %+v", doings(s), s.Places)
+	}
+	for _, w := range s.Waiters {
+		if strings.Contains(w.Site().Function, "TestStarvedByLock") && w.Count != 1 {
+			t.Errorf("%+v", w)
+		}
+	}
+	if text := s.String(); !strings.Contains(text, "with a lock that 1 of them wait for; 1 waiting for a lock, for ") {
+		t.Error(text)
+	}
+	tx.Rollback()
+	wg.Wait()
+}
+
+// TestStarvedRunning: a statement that works is no cause, and is told so; it holds up
+// neither the look nor anybody else's report.
+func TestStarvedRunning(t *testing.T) {
+	g, _ := attached(t, 1, Config{}, StarvedAfter(20*time.Millisecond))
+	g.warm(t, 1)
+	told := starved(t, g)
+	ctx, cancel := context.WithCancel(background)
+	var wg sync.WaitGroup
+	wg.Go(func() { g.ExecContext(ctx, endless) })
+	for g.DB.Stats().InUse < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	wg.Go(func() { number(t, g, "SELECT 1") })
+	if got := doings(told()); len(got) != 1 || !strings.HasPrefix(got[0], "connection running at TestStarvedRunning") {
+		t.Errorf("%q", got)
+	}
+	cancel()
+	wg.Wait()
+}

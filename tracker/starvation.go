@@ -22,9 +22,11 @@ type starvation struct {
 	full     bool
 	looks    int           // since then: a process that was stopped was not starved
 	since    time.Duration // full, and nobody got a place
-	leases   uint64        // at that time
+	waited   time.Duration // and somebody waits; 0: nobody does
+	leases   uint64        // at since
 	waits    int64         // database/sql's count when the pool was last seen not to be full, or nobody to wait
-	served   int64         // at since
+	served   int64         // its count at the look before since
+	last     int64         // its count at the last look
 	profiled time.Duration // 0: never
 	told     time.Duration // 0: never
 }
@@ -36,6 +38,8 @@ const tellAgain = time.Minute
 // watch looks whether the pool starves and returns when to look again.
 func (a *attachment) watch(s sql.DBStats) (wait time.Duration) {
 	after, w := a.o.StarvedAfter, &a.starvation
+	last := w.last
+	w.last = s.WaitCount
 	if after == 0 || s.MaxOpenConnections == 0 {
 		a.fed()
 		return lookForLimit
@@ -48,17 +52,20 @@ func (a *attachment) watch(s sql.DBStats) (wait time.Duration) {
 	soon := max(after/4, time.Millisecond)
 	now, leases := a.pool.tracker.now(), a.leases()
 	if !w.full || leases != w.leases {
-		w.full, w.looks, w.since, w.leases, w.served = true, 0, now, leases, s.WaitCount
+		w.full, w.looks, w.since, w.waited, w.leases, w.served = true, 0, now, 0, leases, last
 		a.fed()
-		return soon
 	}
 	w.looks++
-	if d := now - w.since; d < after {
+	if s.WaitCount == w.waits { // nobody has waited since the pool became full
+		return soon
+	}
+	if w.waited == 0 {
+		w.waited = now
+	}
+	if d := now - w.waited; d < after {
 		return min(soon, after-d)
 	}
-	switch {
-	case w.looks < 2 || s.WaitCount == w.waits: // nobody has waited since the pool became full
-	case a.present == nil || now-w.told >= tellAgain:
+	if w.looks > 2 && (a.present == nil || now-w.told >= tellAgain) {
 		a.starve(s, now)
 	}
 	return soon
@@ -85,7 +92,7 @@ func (a *attachment) starve(s sql.DBStats, now time.Duration) {
 	}
 	switch {
 	case known && total == 0: // who waited was served, or gave up
-		w.waits = s.WaitCount
+		w.waits, w.waited = s.WaitCount, 0
 		a.fed()
 		return
 	case !known && s.WaitCount == w.served && a.present == nil:
@@ -130,6 +137,9 @@ func (a *attachment) leases() (n uint64) {
 		}
 		c.lock()
 		c.lookLocked(c.word.Load(), now)
+		if c.leased {
+			c.stampLease(now)
+		}
 		n += reused(c.accesses)
 		c.unlock()
 	}
