@@ -81,6 +81,8 @@ type eventJSON struct {
 	Leak         *leakJSON         `json:"leak,omitempty"`
 	Blame        *blameJSON        `json:"blame,omitempty"`
 	Pressure     *tracker.Pressure `json:"pressure,omitempty"`
+	Starved      *tracker.Starved  `json:"starved,omitempty"`
+	Places       *tracker.Places   `json:"places,omitempty"`
 	Duration     float64           `json:"duration,omitempty"`
 }
 
@@ -209,7 +211,8 @@ func eventsJSON(events []tracker.Event) []eventJSON {
 	for _, e := range events {
 		out = append(out, eventJSON{
 			Type: e.Type, Time: e.Time, Pool: e.Pool, ConnectionID: e.ConnectionID, Reason: e.Reason,
-			Leak: leakOf(e.Leak), Blame: blameJSONOf(e.Blame), Pressure: e.Pressure, Duration: e.Duration.Seconds(),
+			Leak: leakOf(e.Leak), Blame: blameJSONOf(e.Blame), Pressure: e.Pressure,
+			Starved: e.Starved, Places: e.Places, Duration: e.Duration.Seconds(),
 		})
 	}
 	return out

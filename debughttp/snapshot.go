@@ -99,7 +99,18 @@ func (s *snapshot) openLeaks() []tracker.Leak {
 
 // verdict is the whole page in a few words.
 func (s *snapshot) verdict() string {
-	if n := len(s.suspects); n > 0 {
+	starved := 0
+	for _, n := range s.stats.Places {
+		if n.Starved != nil {
+			starved++
+		}
+	}
+	switch n := len(s.suspects); {
+	case starved > 0 && n > 0:
+		return many(starved, "starved pool") + ", " + many(n, "suspect")
+	case starved > 0:
+		return many(starved, "starved pool")
+	case n > 0:
 		return many(n, "suspect")
 	}
 	return "nothing forgotten"

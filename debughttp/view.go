@@ -29,6 +29,7 @@ type page struct {
 	Bad         bool
 	Now, Past   string // one line each on what is open and what was found
 	Notes       []note
+	Places      []places
 	Suspects    []suspect
 	MoreSites   int
 	Blamed      table[blamed]
@@ -132,11 +133,12 @@ func (s *snapshot) page(refresh int) *page {
 		Refresh: refresh,
 		Control: s.control,
 		Verdict: s.verdict(),
-		Bad:     len(s.suspects) > 0,
+		Bad:     s.bad(),
 		Charts:  s.charts(),
 	}
 	p.Now, p.Past = s.nowText(), s.pastText()
 	p.Notes = s.notes()
+	p.Places = s.places()
 	p.Suspects, p.MoreSites = s.suspectCards()
 	p.Blamed = topOf("Who kept others waiting", s.blamedRows(), maxBlame)
 	p.Blocked = topOf("Blocked last", s.blockedRows(), maxBlocked)

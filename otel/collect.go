@@ -134,7 +134,7 @@ func (p *pool) add(tellers []teller, f *tracker.PoolFigures) {
 				p.series[i][l] = s
 			}
 			s.told = true
-			if t.seconds != nil {
+			if t.seconds != nil && !t.sums {
 				s.value = max(s.value, value)
 			} else {
 				s.value += value

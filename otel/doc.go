@@ -21,9 +21,14 @@
 //
 //	name                                     instrument     unit           attributes
 //	db.client.connection.count               UpDownCounter  {connection}   db.client.connection.pool.name, db.client.connection.state
+//	db.client.connection.max                 UpDownCounter  {connection}   db.client.connection.pool.name
 //	db.client.connection.create_time         Histogram      s              db.client.connection.pool.name
 //	db.client.connection.use_time            Histogram      s              db.client.connection.pool.name
 //	db.client.operation.duration             Histogram      s              db.operation.name, db.response.status_code, db.system.name, error.type
+//	sqlite_leakguard.pool.waits              Counter        {wait}         db.client.connection.pool.name
+//	sqlite_leakguard.pool.wait_duration      Counter        s              db.client.connection.pool.name
+//	sqlite_leakguard.pool.starved            Counter        {starvation}   db.client.connection.pool.name
+//	sqlite_leakguard.pool.lent               UpDownCounter  {connection}   db.client.connection.pool.name
 //	sqlite_leakguard.leaks                   Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind, sqlite_leakguard.reason
 //	sqlite_leakguard.reaped                  Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind
 //	sqlite_leakguard.recovered               Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind
@@ -53,6 +58,11 @@
 // type of the error. All three have the buckets that the conventions recommend,
 // 1 ms to 10 s.
 //
+// connection.max and pool.* are there for pools whose sql.DB is attached
+// (leakguard.Attach), max where that has a limit: the program's own, without what is
+// lent. wait_duration is how long those have waited for a place who do not wait any
+// more.
+//
 // connection.memory and sqlite.memory are of the memory monitor's last pass (each
 // memory_interval, 30 s) and 0 before the first; wal.size is of the last check
 // (each check_interval at the latest). A file counts once: of several pools that
@@ -78,8 +88,9 @@
 // BenchmarkCollect.
 //
 // Of the db.client.connection.* metrics these are not emitted, because a driver
-// cannot measure them: max, idle.max and idle.min (sql.DB does not tell its
-// driver), pending_requests, timeouts and wait_time (waiting happens in sql.DB).
+// cannot measure them: idle.max and idle.min (sql.DB does not tell), pending_requests,
+// timeouts and wait_time (waiting happens in sql.DB, which tells how often and how
+// long in all).
 //
 // # Events
 //
@@ -111,6 +122,8 @@
 //	sqlite_leakguard.rows.resting           INFO
 //	sqlite_leakguard.pool.suspect           WARN
 //	sqlite_leakguard.pool.recovered         INFO
+//	sqlite_leakguard.pool.starved           WARN
+//	sqlite_leakguard.pool.lent              INFO
 //	sqlite_leakguard.memory.pressure.begun  WARN
 //	sqlite_leakguard.memory.pressure.ended  INFO
 //	sqlite_leakguard.memory.degraded        WARN
@@ -123,7 +136,9 @@
 // once for each pool and reason, is one that the guard would have closed and that
 // must not be closed. Blocked is an operation that failed because
 // somebody else held a lock, with who that was; at most one each second and pool,
-// where the metric counts all. The events of memory are the process's: pressure as
+// where the metric counts all. Starved is a pool that served nobody while somebody
+// waited; its body says who has the places. Lent says that its limit was raised for
+// places that are lost, or lowered again. The events of memory are the process's: pressure as
 // it begins and ends, and degraded, once, if memory cannot be measured, with what
 // is missing as its body.
 //
@@ -131,10 +146,10 @@
 //	db.system.name                                string   always: sqlite
 //	db.client.connection.pool.name                string   but for memory
 //	sqlite_leakguard.connection.id                string   but for memory and pool
-//	sqlite_leakguard.reason                       string   but for memory and kept: the limit that was broken, or why it was blocked
+//	sqlite_leakguard.reason                       string   but for memory, kept, starved and lent: the limit that was broken, or why it was blocked
 //	sqlite_leakguard.leak.id                      int      of a leak: the same for all its events
 //	sqlite_leakguard.kind                         string   of a leak
-//	sqlite_leakguard.age                          double   of a leak: seconds since it was opened, when it was found
+//	sqlite_leakguard.age                          double   of a leak: seconds since it was opened, when it was found; of starved: since somebody got a place
 //	sqlite_leakguard.idle                         double   of a leak: seconds without activity
 //	sqlite_leakguard.waiting                      int      of what rests: operations that wait for a lock behind it
 //	sqlite_leakguard.limit                        double   of a leak: the limit in seconds, if the reason has one
@@ -144,7 +159,7 @@
 //	sqlite_leakguard.transaction.level            int      of a transaction: 1, and 1 more for each savepoint
 //	sqlite_leakguard.exempt                       string   of a leak: the reason given to Exempt
 //	sqlite_leakguard.kept                         string   why the guard does not undo or close it
-//	code.function.name                            string   of a leak: the call that opened it; of blocked: the call that could not go on
+//	code.function.name                            string   of a leak: the call that opened it; of blocked: the call that could not go on; of starved: the call that holds the place listed first
 //	code.file.path                                string   as code.function.name
 //	code.line.number                              int      as code.function.name
 //	code.stacktrace                               string   as code.function.name: the whole stack

@@ -1,6 +1,8 @@
 package otel
 
 import (
+	"database/sql"
+	"database/sql/driver"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -49,12 +51,24 @@ func tablesOf(doc *ast.CommentGroup) map[string][][]string {
 	return all
 }
 
+// unopened is a sql.DB's connector that nobody opens anything by.
+type unopened struct{ driver.Connector }
+
 // TestDocumentedMetrics emits every metric and compares with the table.
 func TestDocumentedMetrics(t *testing.T) {
 	b := newBackend(t)
 	tr := tracker.New(tracker.Options{})
 	b.instrument(tr, WithUseTime(), WithOperationDuration())
-	c := newPool(t, tr, "db", tracker.Policy{}).New(false, "")
+	p := newPool(t, tr, "db", tracker.Policy{})
+	db := sql.OpenDB(unopened{})
+	defer db.Close()
+	db.SetMaxOpenConns(2)
+	detach, err := p.Attach(db, tracker.AttachOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer detach()
+	c := p.New(false, "")
 	c.OpenedIn(3 * time.Millisecond)
 	opened := listen(t, tr, tracker.EventOpened)
 	c.Register(still{})
@@ -98,7 +112,10 @@ var never = map[[2]string]bool{
 func TestDocumentedEvents(t *testing.T) {
 	b := newBackend(t)
 	e := events{logger: b.logs.Logger(ScopeName)}
-	for typ := tracker.EventOpened; typ <= tracker.EventResting; typ++ {
+	for typ := tracker.EventOpened; typ <= tracker.EventLent; typ++ {
+		if typ == tracker.EventChanged { // of the program's settings, not of what it holds
+			continue
+		}
 		ev := tracker.Event{Type: typ, Time: time.Now(), Pool: "db", ConnectionID: "db#1", Reason: "why"}
 		switch typ {
 		case tracker.EventSuspect, tracker.EventProven, tracker.EventRecovered, tracker.EventReaped:
@@ -122,6 +139,14 @@ func TestDocumentedEvents(t *testing.T) {
 		case tracker.EventBlocked:
 			b := fullBlame()
 			ev.Blame = &b
+			e.tell(ev)
+		case tracker.EventStarved:
+			ev.Starved = &tracker.Starved{Pool: "db", For: time.Second, Places: []tracker.PlaceHolder{{Stack: fullLeak().Stack}}}
+			ev.ConnectionID, ev.Reason = "", ""
+			e.tell(ev)
+		case tracker.EventLent:
+			ev.Places = &tracker.Places{Pool: "db", Max: 2, Lent: 1}
+			ev.ConnectionID, ev.Reason = "", ""
 			e.tell(ev)
 		case tracker.EventPressure:
 			for _, on := range []bool{true, false} {

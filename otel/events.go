@@ -40,6 +40,8 @@ var severities = map[tracker.EventType]log.Severity{
 	tracker.EventPressure:  log.SeverityWarn,
 	tracker.EventDegraded:  log.SeverityWarn,
 	tracker.EventResting:   log.SeverityInfo,
+	tracker.EventStarved:   log.SeverityWarn,
+	tracker.EventLent:      log.SeverityInfo,
 }
 
 // nameAndSeverity are of a fixed set: kinds with what becomes of them, what
@@ -60,6 +62,8 @@ func nameAndSeverity(e *tracker.Event) (name string, s log.Severity, ok bool) {
 		what, how, s = "memory", "pressure.ended", log.SeverityInfo
 	case e.Type == tracker.EventDegraded:
 		what = "memory"
+	case e.Type == tracker.EventStarved, e.Type == tracker.EventLent:
+		what = tracker.KindPool.String()
 	}
 	return namespace + what + "." + how, s, ok
 }
@@ -108,9 +112,19 @@ func (e *events) pool(r *log.Record, ev *tracker.Event) {
 	if ev.ConnectionID != "" {
 		r.AddAttributes(keyConnection.String(ev.ConnectionID))
 	}
-	if ev.Type == tracker.EventKept {
+	switch ev.Type {
+	case tracker.EventStarved: // none of it is a SQL text
+		s := ev.Starved
+		r.SetBody(attribute.StringValue(s.String()))
+		r.AddAttributes(keyAge.Float64(s.For.Seconds()))
+		if len(s.Places) > 0 {
+			r.AddAttributes(code("", s.Places[0].Stack)...)
+		}
+	case tracker.EventLent:
+		r.SetBody(attribute.StringValue(ev.Places.String()))
+	case tracker.EventKept:
 		r.AddAttributes(keyKept.String(string(ev.Reason)))
-	} else {
+	default:
 		r.AddAttributes(keyReason.String(string(ev.Reason)))
 	}
 	if ev.Type == tracker.EventResting {

@@ -165,6 +165,14 @@ func (b *backend) collect() map[string]collected {
 				for _, p := range d.DataPoints {
 					c.points = append(c.points, point{attrs: texts(p.Attributes), value: float64(p.Value)})
 				}
+			case metricdata.Sum[float64]:
+				c.instrument = "UpDownCounter"
+				if d.IsMonotonic {
+					c.instrument = "Counter"
+				}
+				for _, p := range d.DataPoints {
+					c.points = append(c.points, point{attrs: texts(p.Attributes), value: p.Value})
+				}
 			case metricdata.Gauge[float64]:
 				c.instrument = "Gauge"
 				for _, p := range d.DataPoints {

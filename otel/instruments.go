@@ -41,6 +41,8 @@ var (
 type instrument struct {
 	whole   func(metric.Meter) (metric.Int64Observable, error)
 	seconds func(metric.Meter) (metric.Float64Observable, error)
+	// sums says that seconds are added up, too.
+	sums bool
 	// read tells a pool's values; they are added up over the pools that go by
 	// one name, but for seconds, of which the greatest counts.
 	read func(p *tracker.PoolFigures, tell func(label, float64))
@@ -60,6 +62,45 @@ var instruments = []instrument{
 			tell(idle, float64(p.Idle))
 			tell(used, float64(p.Leased))
 		},
+	},
+	{
+		whole: func(m metric.Meter) (metric.Int64Observable, error) {
+			c, err := dbconv.NewClientConnectionMaxObservable(m)
+			return c.Inst(), err
+		},
+		read: ofPlaces(func(n *tracker.Places, tell func(label, float64)) {
+			if n.Max > 0 { // else there is no limit
+				tell(label{}, float64(n.Max))
+			}
+		}),
+	},
+	{
+		whole: counter("pool.waits", "{wait}", "How often somebody waited for a place of the pool."),
+		read: ofPlaces(func(n *tracker.Places, tell func(label, float64)) {
+			tell(label{}, float64(n.Waits))
+		}),
+	},
+	{
+		seconds: func(m metric.Meter) (metric.Float64Observable, error) {
+			return m.Float64ObservableCounter(namespace+"pool.wait_duration", metric.WithUnit("s"),
+				metric.WithDescription("How long those waited for a place of the pool who do not wait any more."))
+		},
+		sums: true,
+		read: ofPlaces(func(n *tracker.Places, tell func(label, float64)) {
+			tell(label{}, n.WaitDuration)
+		}),
+	},
+	{
+		whole: counter("pool.starved", "{starvation}", "How often the pool was full, somebody waited and nobody got a place."),
+		read: ofPlaces(func(n *tracker.Places, tell func(label, float64)) {
+			tell(label{}, float64(n.StarvedTotal))
+		}),
+	},
+	{
+		whole: upDown("pool.lent", "{connection}", "Places lent on top of the limit, for those that are lost."),
+		read: ofPlaces(func(n *tracker.Places, tell func(label, float64)) {
+			tell(label{}, float64(n.Lent))
+		}),
 	},
 	{
 		whole: counter("leaks", "{leak}", "Leaks found, each counted once."),
@@ -216,6 +257,15 @@ func byReason(usual []tracker.Reason, counts []tracker.ReasonCount, tell func(la
 	}
 	for _, n := range counts {
 		tell(label{reason: string(n.Reason)}, float64(n.Count))
+	}
+}
+
+// ofPlaces reads what is known of pools whose sql.DB is attached.
+func ofPlaces(read func(*tracker.Places, func(label, float64))) func(*tracker.PoolFigures, func(label, float64)) {
+	return func(p *tracker.PoolFigures, tell func(label, float64)) {
+		if p.Places != nil {
+			read(p.Places, tell)
+		}
 	}
 }
 

@@ -272,9 +272,21 @@ func (a *attachment) lend(db database) (s sql.DBStats, raised int) {
 }
 
 func (a *attachment) tellLent(more bool) {
-	if n, ok := a.places(); ok {
-		a.pool.tracker.emit(Event{Type: EventLent, Places: &n, pool: a.pool, news: more})
+	t := a.pool.tracker
+	n, ok := a.places()
+	if !ok {
+		return
 	}
+	t.mu.Lock()
+	for _, c := range t.conns {
+		c.lock()
+		if c.pool == a.pool && c.lostLocked() {
+			n.Lost++
+		}
+		c.unlock()
+	}
+	t.mu.Unlock()
+	t.emit(Event{Type: EventLent, Places: &n, pool: a.pool, news: more})
 }
 
 // vacant returns how many places are to be lent on top of base. mu is held.

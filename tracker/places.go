@@ -30,16 +30,18 @@ type Places struct {
 	Starved      *Starved `json:"starved,omitempty"`
 }
 
-// Full reports whether every place is taken, those lent included.
-func (p *Places) Full() bool { return p.Max > 0 && p.InUse >= p.Max+p.Lent }
-
-// lentText words what is lent.
-func (p *Places) lentText() string {
-	if p.Lent == 0 {
-		return fmt.Sprintf("pool %s: all that was lent is back, its limit is %d", p.Pool, p.Max)
+// String returns the places as one line:
+//
+//	pool db: limit 2 and 1 lent, 3 in use (1 lost), 0 idle
+func (p Places) String() string {
+	limit := "no limit"
+	if p.Max > 0 {
+		limit = fmt.Sprintf("limit %d", p.Max)
 	}
-	return fmt.Sprintf("pool %s: %s lent, its limit is %d instead of %d until holders of undone leases let go",
-		p.Pool, many(p.Lent, "place"), p.Max+p.Lent, p.Max)
+	if p.Lent > 0 {
+		limit += fmt.Sprintf(" and %d lent", p.Lent)
+	}
+	return fmt.Sprintf("pool %s: %s, %d in use (%d lost), %d idle", p.Pool, limit, p.InUse, p.Lost, p.Idle)
 }
 
 // attachments returns those of all pools, or of one.
