@@ -278,35 +278,31 @@ func TestAttachErrors(t *testing.T) {
 	}
 }
 
+// asked is a connector beside which another goroutine asks another connector for its
+// driver.
+type asked struct{ *Connector }
+
+func (a asked) Driver() driver.Driver {
+	d := a.Connector.Driver()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		askedBeside.Driver()
+	}()
+	<-done
+	return d
+}
+
+var askedBeside, _ = NewConnector(Config{Tracker: tracker.New(tracker.Options{})})
+
 // TestAttachFindsItsPool: others ask other pools for their drivers at the same moment.
 func TestAttachFindsItsPool(t *testing.T) {
-	var pools []*guarded
-	for range 4 {
-		pools = append(pools, open(t, Config{}))
+	g := open(t, Config{})
+	db := sql.OpenDB(asked{g.connector})
+	defer db.Close()
+	if c, _ := theProbe.connectorOf(db); c != g.connector {
+		t.Error("another pool's connector")
 	}
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	for _, g := range pools {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					g.Driver()
-				}
-			}
-		})
-	}
-	for range 200 {
-		for _, g := range pools {
-			if c, _ := theProbe.connectorOf(g.DB); c != g.connector {
-				t.Fatal("another pool's connector")
-			}
-		}
-	}
-	close(stop)
-	wg.Wait()
 }
 
 // other is a driver around the guard's that hides it.
@@ -424,27 +420,33 @@ func nestedInside(g *guarded, wait <-chan struct{}) error {
 	return try(g, "SELECT 1") // while it has a place
 }
 
-// TestStarvedBySelf: each goroutine that has a place waits for another one of the same
-// pool. Who waits for his first place by the same calls is not taken for a holder.
+// TestStarvedBySelf: one who has a place waits for another one of the same pool. One who
+// came by the same calls and rests is not taken for him, nor is one who waits for his
+// first place.
 func TestStarvedBySelf(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		g, _ := attached(t, 2, Config{})
 		g.warm(t, 2)
 		told := starved(t, g)
-		wait := make(chan struct{})
 		var wg sync.WaitGroup
-		for range 3 {
-			wg.Go(func() { nestedInside(g, wait) })
+		var waits [3]chan struct{}
+		for i := range waits {
+			waits[i] = make(chan struct{})
+			wg.Go(func() { nestedInside(g, waits[i]) })
+			synctest.Wait()
 		}
-		synctest.Wait()
-		close(wait)
+		close(waits[0])
 		s := told()
-		const want = "transaction waiting for another place at nestedInside"
-		if got := doings(s); len(got) != 2 || got[0] != want || got[1] != want {
+		got := doings(s)
+		if len(got) != 2 || got[0] != "transaction idle at nestedInside" || got[1] != "transaction waiting for another place at nestedInside" {
 			t.Errorf("%q", got)
 		}
-		g.SetMaxOpenConns(3)
-		g.conn(t).Close()
+		close(waits[1])
+		close(waits[2])
+		g.SetMaxOpenConns(4)
+		for range 2 {
+			g.conn(t).Close()
+		}
 		wg.Wait()
 	})
 }

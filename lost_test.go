@@ -77,10 +77,13 @@ func TestPlaceNotLost(t *testing.T) {
 			time.Sleep(30 * time.Second)
 			run(t, c, "SELECT 1")
 		}
+		if n := g.connector.Stats().Reaped; n != 1 {
+			t.Fatalf("%d reaped", n)
+		}
+		g.lostIs(t, 0)
 		if rows.Next() || !errors.Is(rows.Err(), ErrReaped) {
 			t.Fatal(rows.Err())
 		}
-		g.lostIs(t, 0)
 	})
 }
 

@@ -153,13 +153,6 @@ func (a *attachment) startLocked() {
 	}
 }
 
-// emptyLocked follows a connection that is gone.
-func (a *attachment) emptyLocked() {
-	if a != nil {
-		a.restLocked()
-	}
-}
-
 // goneLocked takes it off its pool and reports whether it was there.
 func (a *attachment) goneLocked() bool {
 	if a == nil || a.pool.attached != a {
@@ -256,8 +249,6 @@ func (a *attachment) lend(db database) (s sql.DBStats, raised int) {
 	}
 	want := a.vacant()
 	if want != lent {
-		// The other order would leave a limit that nobody takes back, if somebody
-		// detaches: but detach waits for this step.
 		db.SetMaxOpenConns(a.base + want)
 		s.MaxOpenConnections = a.base + want
 		raised = want - lent
@@ -302,9 +293,6 @@ func (a *attachment) vacant() int {
 	t := p.tracker
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p.attached != a { // detached meanwhile
-		return 0
-	}
 	return min(p.vacant, most)
 }
 

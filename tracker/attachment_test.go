@@ -327,17 +327,19 @@ func TestAttachServesWhoCameMeanwhile(t *testing.T) {
 	})
 }
 
-// TestAttachIdle: no timer is armed for a pool without connections, and no goroutine is
-// left by one that nobody closes.
+// TestAttachIdle: nothing looks at a pool without connections, behind sql.DB.Close, or
+// in mode basic.
 func TestAttachIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := New(Options{})
-		db, s, _ := stubDB(t, tr, 2, AttachOptions{StarvedAfter: time.Second, Lend: -1})
+		o := AttachOptions{StarvedAfter: time.Second, Lend: -1}
+		db, s, _ := stubDB(t, tr, 2, o)
+		a := s.pool.attached
 		armed := func() bool {
 			time.Sleep(time.Minute)
 			tr.mu.Lock()
 			defer tr.mu.Unlock()
-			return s.pool.attached.armed
+			return a.armed
 		}
 		if armed() {
 			t.Error("before the first connection")
@@ -351,5 +353,102 @@ func TestAttachIdle(t *testing.T) {
 		if armed() {
 			t.Error("behind the last connection")
 		}
+		c, _ = take(t, db)
+		if !armed() {
+			t.Error("while another one is open")
+		}
+		db.Close()
+		if armed() {
+			t.Error("behind Close, with a lease out")
+		}
+		c.Close()
+
+		db, s, _ = stubDB(t, tr, 2, o)
+		a = s.pool.attached
+		s.pool.mode = Basic
+		c, _ = take(t, db)
+		if armed() {
+			t.Error("in mode basic")
+		}
+		c.Close()
 	})
+}
+
+// TestAttachCloseWaits: sql.DB.Close and detach wait for the look under way.
+func TestAttachCloseWaits(t *testing.T) {
+	for _, name := range []string{"Close", "detach"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				db, s, detach := stubDB(t, New(Options{}), 2, AttachOptions{})
+				detach()
+				b := &between{sqlDB: sqlDB{db}}
+				detach, err := s.pool.attach(func() database { return b }, AttachOptions{Lend: -1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				looks := make(chan struct{})
+				look := func() {
+					close(looks)
+					time.Sleep(time.Hour)
+				}
+				b.once.Store(&look)
+				c, _ := take(t, db)
+				<-looks
+				began := time.Now()
+				if name == "Close" {
+					db.Close()
+				} else {
+					detach()
+				}
+				if d := time.Since(began); d < time.Hour {
+					t.Errorf("it waited %v", d)
+				}
+				c.Close()
+			})
+		})
+	}
+}
+
+// TestAttachNotForIdle: a handle that was closed in the pool is nobody's place.
+func TestAttachNotForIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, s, _ := stubDB(t, New(Options{}), 2, AttachOptions{Lend: -1})
+		out, c := take(t, db)
+		out.Close()
+		c.rec.ForceClosed()
+		c.rec.HandleClosed()
+		time.Sleep(time.Minute)
+		if n := db.Stats().MaxOpenConnections; n != 2 || s.pool.Stats().Lost != 0 {
+			t.Errorf("limit %d", n)
+		}
+	})
+}
+
+// TestAttachServesNoForeignBubble: the pool is used inside a bubble that is not the
+// tracker's. Who waits there must not be served from outside: that is a fatal error.
+func TestAttachServesNoForeignBubble(t *testing.T) {
+	tr := New(Options{})
+	db, _, _ := stubDB(t, tr, 2, AttachOptions{StarvedAfter: time.Millisecond, Lend: -1})
+	outside, _ := take(t, db) // it looks, from now on
+	synctest.Test(t, func(t *testing.T) {
+		inside, c := take(t, db)
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			if _, err := db.Conn(ctx); err == nil {
+				t.Error("served")
+			}
+		}()
+		synctest.Wait()
+		c.reap()
+		for range 500000 { // time outside
+			runtime.Gosched()
+		}
+		if n := db.Stats().MaxOpenConnections; n != 2 {
+			t.Errorf("limit %d", n)
+		}
+		cancel() // database/sql's own opener would serve him from outside
+		synctest.Wait()
+		inside.Close()
+	})
+	outside.Close()
 }

@@ -235,7 +235,6 @@ func (t *Tracker) remove(c *Conn, accesses int64) (removed bool, most *Leak) {
 	c.filledLocked()
 	t.dropPoolLocked(c.pool)
 	t.unwatchLocked(c)
-	c.pool.attached.emptyLocked()
 	return true, most
 }
 
