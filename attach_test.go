@@ -177,7 +177,7 @@ func TestAttachLimits(t *testing.T) {
 // what remains.
 func TestAttachOwnLimit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		g, _ := attached(t, 2, Config{Policy: leakAfter(time.Minute)})
+		g, _ := attached(t, 2, Config{Policy: leakAfter(time.Minute)}, StarvedAfter(0))
 		tx := g.begin(t)
 		time.Sleep(5 * time.Minute)
 		g.limitIs(t, 3, 2, 1)

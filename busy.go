@@ -99,13 +99,3 @@ func (c *conn) wrote(class textClass) {
 		c.wait.Released()
 	}
 }
-
-// Waiting reports whether the operation in flight sleeps for a lock.
-func (k control) Waiting() bool {
-	c := k.conn.Value()
-	waits := false
-	if c != nil {
-		c.gate.peek(func() { waits = c.wait.Asleep() })
-	}
-	return waits
-}

@@ -160,7 +160,8 @@
 // Leaks are logged at level warn to [slog.Default], or to Config.Logger. [OnLeak]
 // calls a function once for each of them. [tracker.Tracker.Subscribe] tells of
 // every event: opened, suspect, proven, recovered, reaped, recycled, refreshed,
-// kept, closed, blocked, pressure, degraded, changed, and check-out and check-in while somebody listens. Callbacks run one
+// kept, closed, blocked, pressure, degraded, resting, changed, starved, lent, and
+// check-out and check-in while somebody listens. Callbacks run one
 // after the other on a goroutine of the guard's, outside every lock; they may
 // call anything, sql.DB.Close included. A panic in one is contained and counted,
 // and when more than 1024 events wait, later ones are dropped and counted.
@@ -169,6 +170,10 @@
 // names who was in the way on the same file, as far as it is this process: the
 // call that opened it, its last text, its age. The error stays as it is. There
 // is one such event a second and pool; [tracker.Tracker.Blamed] counts by place.
+//
+// Places of the pool, and who waits for one, a driver is not told of. [Attach] makes
+// the sql.DB known: then a pool that is full and serves nobody is reported, with who
+// has its places.
 //
 // [Stats] returns the figures, and tracker.Default().WriteTo a report to read.
 // A long job that is known is marked by [Exempt]: reported, never undone.
@@ -196,8 +201,9 @@
 //
 //   - A place in the pool comes back only when its holder calls Close, Commit
 //     or Rollback. The guard frees the lock, the WAL and the memory; it cannot
-//     make database/sql forget a lease. Use sql.DB.SetMaxOpenConns with room to
-//     spare, and mend what is named.
+//     make database/sql forget a lease. With [Attach] the pool is lent another place
+//     meanwhile. Use sql.DB.SetMaxOpenConns with room to spare, and mend what is
+//     named.
 //   - It sees the connections of this process that were opened through it.
 //   - It needs cgo, as go-sqlite3 does. Without cgo the package builds, and
 //     opening a connection fails as go-sqlite3 fails.

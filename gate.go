@@ -230,17 +230,6 @@ func (g *gate) hit(send func()) bool {
 	return true
 }
 
-// peek calls look while an operation is certain to be in flight on a connection that is
-// not being closed, so that what it uses is there. It keeps the operation from leaving
-// as a sender does, for as long as look takes; beside a sender nothing is looked at.
-func (g *gate) peek(look func()) {
-	w := g.word.Load()
-	if w&(busy|interrupt|dead) == busy && g.word.CompareAndSwap(w, w|interrupt) {
-		look()
-		g.clear(interrupt)
-	}
-}
-
 // stop is hit for the watched operation that the word shows; false if it is
 // over or another has begun. It leaves the stopped bit.
 func (g *gate) stop(w uint64, send func()) bool {

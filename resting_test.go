@@ -71,7 +71,7 @@ func TestWaitingBesideOperations(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					k.Waiting()
+					k.AwaitsLock()
 				}
 			}
 		}()
@@ -83,7 +83,7 @@ func TestWaitingBesideOperations(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
-		k.Waiting()
+		k.AwaitsLock()
 		close(stop)
 		<-over
 	}

@@ -125,7 +125,8 @@ type attachment struct {
 
 	starvation
 
-	owed    int         // places lent that nobody was woken for; of one look at a time
+	missing bool        // some place is to be lent for; of one look at a time, as is owed
+	owed    int         // places lent that nobody was woken for
 	serving atomic.Bool // somebody is being woken
 }
 
@@ -213,11 +214,10 @@ func (a *attachment) places() (n Places, ok bool) {
 }
 
 const (
-	// lookForLimit is how often it looks whether the program has changed its limit, if
-	// there is nothing else to look for.
+	// lookForLimit is how often it looks whether the program has set a limit.
 	lookForLimit = 5 * time.Second
-	// lookWhileLent is how often it does while places are lent.
-	lookWhileLent = time.Second
+	// lookWhileMissing is how often it does while places are lent or could be.
+	lookWhileMissing = time.Second
 	// serveFor is how long it waits for a place that was there a moment ago: if
 	// somebody took it, that one is served.
 	serveFor = 100 * time.Millisecond
@@ -232,8 +232,8 @@ func (a *attachment) look() (wait time.Duration) {
 	s, raised := a.lend(db)
 	a.serve(db, raised)
 	wait = a.watch(s)
-	if a.lent.Load() > 0 {
-		wait = min(wait, lookWhileLent)
+	if a.missing && (wait == rests || wait > lookWhileMissing) {
+		wait = lookWhileMissing
 	}
 	return wait
 }
@@ -244,22 +244,22 @@ func (a *attachment) lend(db database) (s sql.DBStats, raised int) {
 	a.mu.Lock()
 	s = db.Stats()
 	lent := int(a.lent.Load())
+	on := lent // of these the limit has so many on top
 	if s.MaxOpenConnections != a.base+lent {
-		a.base, lent = s.MaxOpenConnections, 0 // the program's own word
+		a.base, on = s.MaxOpenConnections, 0 // the program's own word
 	}
 	want := a.vacant()
-	if want != lent {
+	if want != on {
 		db.SetMaxOpenConns(a.base + want)
 		s.MaxOpenConnections = a.base + want
-		raised = want - lent
-		a.total += uint64(max(raised, 0))
 	}
-	changed := int(a.lent.Swap(int64(want))) != want
+	a.total += uint64(max(want-lent, 0))
+	a.lent.Store(int64(want))
 	a.mu.Unlock()
-	if changed {
-		a.tellLent(raised > 0)
+	if want != lent {
+		a.tellLent(want > lent)
 	}
-	return s, raised
+	return s, want - on
 }
 
 func (a *attachment) tellLent(more bool) {
@@ -293,6 +293,7 @@ func (a *attachment) vacant() int {
 	t := p.tracker
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	a.missing = p.vacant > 0
 	return min(p.vacant, most)
 }
 
@@ -315,7 +316,12 @@ func (a *attachment) serve(db database, raised int) {
 	a.owed -= n
 	t := a.pool.tracker
 	t.Go(func() { // opening may wait for a lock, and runs the program's ConnectHook
-		defer a.serving.Store(false)
+		defer func() {
+			a.serving.Store(false)
+			t.mu.Lock()
+			a.rouseLocked() // more may have been lent meanwhile
+			t.mu.Unlock()
+		}()
 		for range n {
 			t.queue.contain(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), serveFor)

@@ -32,9 +32,6 @@ type DatabaseControl interface {
 	Control
 	// TxStateOf is TxState of the database with that name in SQL alone.
 	TxStateOf(schema string) TxState
-	// Waiting reports whether the operation in flight sleeps for a lock of another
-	// connection.
-	Waiting() bool
 	// CacheSize returns what the program lets the connection's page caches hold,
 	// by PRAGMA cache_size, in bytes: 0 if it left that to SQLite. ok is false
 	// while it cannot be asked.

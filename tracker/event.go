@@ -101,7 +101,7 @@ type Event struct {
 	// between subscribers: read it, do not change it.
 	Leak *Leak `json:"leak,omitempty"`
 	// Waiters is set for resting, if somebody waits, and shared as Leak is.
-	Waiters []Waiter `json:"waiters,omitempty"`
+	Waiters []LockWaiter `json:"waiters,omitempty"`
 	// Blame is set for blocked, and shared as Leak is.
 	Blame *Blame `json:"blame,omitempty"`
 	// Pressure is set for pressure, and shared as Leak is.

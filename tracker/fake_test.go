@@ -568,5 +568,5 @@ func inChild(t *testing.T) bool {
 // waits says whether the operation in flight sleeps for a lock.
 func (f *fake) waits(on bool) { f.asleep.Store(on) }
 
-// Waiting is that of DatabaseControl.
-func (f *fake) Waiting() bool { return f.asleep.Load() }
+// AwaitsLock is that of LockControl.
+func (f *fake) AwaitsLock() bool { return f.asleep.Load() }

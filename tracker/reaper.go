@@ -103,7 +103,7 @@ type news struct {
 	leak  *Leak
 	again bool // a suspect that was told before
 	// waiters are for EventResting.
-	waiters []Waiter
+	waiters []LockWaiter
 }
 
 // judged is a leased connection for the detectors.
@@ -151,7 +151,7 @@ func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
 }
 
 // examine judges one connection. Tracker.mu is held.
-func (c *Conn) examine(f *findings, now time.Duration, word uint64, waiters []Waiter) {
+func (c *Conn) examine(f *findings, now time.Duration, word uint64, waiters []LockWaiter) {
 	c.lock()
 	defer c.unlock()
 	t, p, s := c.pool.tracker, c.pool.policy.Load(), &c.seen

@@ -14,8 +14,8 @@ const (
 	restsInTheWay
 )
 
-// Waiter is an operation that waits for a lock.
-type Waiter struct {
+// LockWaiter is an operation that waits for a lock.
+type LockWaiter struct {
 	Pool         string `json:"pool"`
 	ConnectionID string `json:"connection_id"`
 	// Query is what it runs, Stack where that was called.
@@ -26,21 +26,21 @@ type Waiter struct {
 }
 
 // Site returns the call that waits.
-func (w Waiter) Site() Frame { return w.Stack.Site() }
+func (w LockWaiter) Site() Frame { return w.Stack.Site() }
 
 // waitersLocked returns who waits for a lock at this moment. Tracker.mu is held.
-func (t *Tracker) waitersLocked() (all []Waiter) {
+func (t *Tracker) waitersLocked() (all []LockWaiter) {
 	for i, p := range t.pulses {
 		if p.word.Load()&BusyBit == 0 {
 			continue
 		}
 		c := t.conns[i]
-		k, can := c.control.(DatabaseControl)
-		if !can || !k.Waiting() {
+		k, can := c.control.(LockControl)
+		if !can || !k.AwaitsLock() {
 			continue
 		}
 		c.lock()
-		w := Waiter{Pool: c.pool.name, ConnectionID: c.id, Query: c.told(c.query), Stack: c.last.PCs()}
+		w := LockWaiter{Pool: c.pool.name, ConnectionID: c.id, Query: c.told(c.query), Stack: c.last.PCs()}
 		c.unlock()
 		w.files = c.filesLocked()
 		all = append(all, w)
@@ -49,7 +49,7 @@ func (t *Tracker) waitersLocked() (all []Waiter) {
 }
 
 // behindLocked returns those of the waiters who wait for one of the connection's files.
-func (c *Conn) behindLocked(all []Waiter) (behind []Waiter) {
+func (c *Conn) behindLocked(all []LockWaiter) (behind []LockWaiter) {
 	if len(all) == 0 {
 		return nil
 	}
@@ -68,7 +68,7 @@ func (c *Conn) behindLocked(all []Waiter) (behind []Waiter) {
 }
 
 // rest tells of a lease that rests. Tracker.mu and Conn.mu are held.
-func (c *Conn) rest(f *findings, p *Policy, rec *Record, waiters []Waiter) {
+func (c *Conn) rest(f *findings, p *Policy, rec *Record, waiters []LockWaiter) {
 	r := &c.lease
 	switch {
 	case c.tx.id != 0:
@@ -77,7 +77,7 @@ func (c *Conn) rest(f *findings, p *Policy, rec *Record, waiters []Waiter) {
 		r = c.rows.head
 	}
 	holds := r != &c.lease
-	var behind []Waiter
+	var behind []LockWaiter
 	if holds {
 		behind = c.behindLocked(waiters)
 	}
@@ -96,6 +96,6 @@ func (c *Conn) rest(f *findings, p *Policy, rec *Record, waiters []Waiter) {
 	f.news = append(f.news, news{conn: c, typ: EventResting, leak: l, waiters: behind})
 }
 
-func (c *Conn) tellResting(l *Leak, waiters []Waiter) {
+func (c *Conn) tellResting(l *Leak, waiters []LockWaiter) {
 	c.pool.tracker.emit(Event{Type: EventResting, ConnectionID: c.id, Reason: l.Reason, Leak: l, Waiters: waiters, pool: c.pool})
 }

@@ -40,7 +40,11 @@ func (a *attachment) watch(s sql.DBStats) (wait time.Duration) {
 	after, w := a.o.StarvedAfter, &a.starvation
 	last := w.last
 	w.last = s.WaitCount
-	if after == 0 || s.MaxOpenConnections == 0 {
+	switch {
+	case after == 0:
+		return rests
+	case s.MaxOpenConnections == 0:
+		w.full = false
 		a.fed()
 		return lookForLimit
 	}
