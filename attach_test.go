@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -508,4 +509,77 @@ func TestStarvedRunning(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
+}
+
+// TestAttachStorm: several goroutines share a pool of two on a real file; each forgets
+// a transaction now and then, until the guard undoes it, and lets go later. Meanwhile
+// the program sets its limit, or closes the sql.DB in the middle of it.
+func TestAttachStorm(t *testing.T) {
+	var lent uint64
+	for round := range 12 {
+		policy := tracker.Policy{CheckInterval: time.Millisecond, MemoryInterval: time.Minute, LeakAfter: 2 * time.Millisecond}
+		g := open(t, Config{DSN: fileDSN(t, "_busy_timeout=5000"), Policy: policy})
+		run(t, g, createT)
+		g.SetMaxOpenConns(2)
+		detach, err := Attach(g.DB, StarvedAfter(time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		var leaks atomic.Int64
+		for w := range 4 {
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					tx, err := g.BeginTx(background, nil)
+					if err != nil {
+						return // closed
+					}
+					if (i+w)%3 == 0 {
+						leaks.Add(1)
+						time.Sleep(15 * time.Millisecond) // forgotten
+					} else {
+						try(tx, "INSERT INTO t VALUES(random())")
+					}
+					tx.Rollback()
+				}
+			})
+		}
+		time.Sleep(100 * time.Millisecond)
+		g.connector.tracker.WriteTo(io.Discard)
+		switch round % 4 {
+		case 0:
+			g.Close()
+		case 1:
+			detach()
+		case 2:
+			g.SetMaxOpenConns(7)
+		case 3:
+			lent += g.connector.Stats().Places[0].LentTotal
+		}
+		time.Sleep(20 * time.Millisecond)
+		close(stop)
+		wg.Wait()
+		if want := map[int]int{1: 2, 2: 7, 3: 2}[round%4]; want != 0 {
+			for deadline := time.Now().Add(10 * time.Second); g.DB.Stats().MaxOpenConnections != want; time.Sleep(time.Millisecond) {
+				if want == 7 {
+					g.SetMaxOpenConns(want) // it was overwritten
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("round %d: %+v, %+v", round, g.DB.Stats(), g.connector.Stats().Places)
+				}
+			}
+		}
+		if leaks.Load() == 0 {
+			t.Error("nothing was forgotten")
+		}
+	}
+	if lent == 0 {
+		t.Error("nothing was lent")
+	}
 }
