@@ -365,7 +365,7 @@ func TestAttachIdle(t *testing.T) {
 
 		db, s, _ = stubDB(t, tr, 2, o)
 		a = s.pool.attached
-		s.pool.mode = Basic
+		s.pool.mode.Store(uint32(Basic))
 		c, _ = take(t, db)
 		if armed() {
 			t.Error("in mode basic")
