@@ -288,13 +288,19 @@ func (a asked) Driver() driver.Driver {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		askedBeside.Driver()
+		askedBeside().Driver()
 	}()
 	<-done
 	return d
 }
 
-var askedBeside, _ = NewConnector(Config{Tracker: tracker.New(tracker.Options{})})
+var askedBeside = sync.OnceValue(func() *Connector {
+	c, err := NewConnector(Config{Tracker: tracker.New(tracker.Options{})})
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
 
 // TestAttachFindsItsPool: others ask other pools for their drivers at the same moment.
 func TestAttachFindsItsPool(t *testing.T) {
