@@ -43,14 +43,15 @@ type placeHolder struct {
 	Exempt         string
 }
 
-// bad reports whether somebody has to act.
-func (s *snapshot) bad() bool {
-	for _, n := range s.stats.Places {
-		if n.Starved != nil {
-			return true
-		}
+// class says how much the verdict matters.
+func (s *snapshot) class() string {
+	switch {
+	case s.stats.Verdict == tracker.Bad || len(s.suspects) > 0:
+		return "bad"
+	case s.stats.Verdict == tracker.Attention:
+		return "warn"
 	}
-	return len(s.suspects) > 0
+	return "good"
 }
 
 func (s *snapshot) places() (all []places) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
@@ -105,13 +106,20 @@ func (s *snapshot) verdict() string {
 			starved++
 		}
 	}
-	switch n := len(s.suspects); {
-	case starved > 0 && n > 0:
-		return many(starved, "starved pool") + ", " + many(n, "suspect")
-	case starved > 0:
-		return many(starved, "starved pool")
-	case n > 0:
-		return many(n, "suspect")
+	var parts []string
+	for _, part := range []struct {
+		n    int
+		what string
+	}{{starved, "starved pool"}, {s.stats.Lost, "lost place"}, {len(s.suspects), "suspect"}} {
+		if part.n > 0 {
+			parts = append(parts, many(part.n, part.what))
+		}
+	}
+	if len(parts) == 0 && s.stats.Verdict == tracker.Attention {
+		parts = append(parts, many(s.stats.Resting, "lease")+" at rest")
+	}
+	if len(parts) > 0 {
+		return strings.Join(parts, ", ")
 	}
 	return "nothing forgotten"
 }

@@ -26,7 +26,7 @@ type page struct {
 	Refresh     int
 	Control     bool // there is a page to act on
 	Verdict     string
-	Bad         bool
+	Class       string // good, warn or bad
 	Now, Past   string // one line each on what is open and what was found
 	Notes       []note
 	Places      []places
@@ -133,7 +133,7 @@ func (s *snapshot) page(refresh int) *page {
 		Refresh: refresh,
 		Control: s.control,
 		Verdict: s.verdict(),
-		Bad:     s.bad(),
+		Class:   s.class(),
 		Charts:  s.charts(),
 	}
 	p.Now, p.Past = s.nowText(), s.pastText()
@@ -191,6 +191,13 @@ func (s *snapshot) pastText() string {
 
 func (s *snapshot) notes() []note {
 	var notes []note
+	for _, finding := range s.stats.Findings {
+		class := "alarm"
+		if s.stats.Verdict == tracker.Attention {
+			class = "note resting"
+		}
+		notes = append(notes, note{class, strings.ToUpper(finding[:1]) + finding[1:] + "."})
+	}
 	if text := s.pressureText(); text != "" {
 		notes = append(notes, note{"alarm", text})
 	}

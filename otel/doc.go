@@ -29,6 +29,8 @@
 //	sqlite_leakguard.pool.wait_duration      Counter        s              db.client.connection.pool.name
 //	sqlite_leakguard.pool.starved            Counter        {starvation}   db.client.connection.pool.name
 //	sqlite_leakguard.pool.lent               UpDownCounter  {connection}   db.client.connection.pool.name
+//	sqlite_leakguard.leases.lost             UpDownCounter  {lease}        db.client.connection.pool.name
+//	sqlite_leakguard.leases.resting          UpDownCounter  {lease}        db.client.connection.pool.name
 //	sqlite_leakguard.leaks                   Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind, sqlite_leakguard.reason
 //	sqlite_leakguard.reaped                  Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind
 //	sqlite_leakguard.recovered               Counter        {leak}         db.client.connection.pool.name, sqlite_leakguard.kind
@@ -124,6 +126,7 @@
 //	sqlite_leakguard.pool.recovered         INFO
 //	sqlite_leakguard.pool.starved           WARN
 //	sqlite_leakguard.pool.lent              INFO
+//	sqlite_leakguard.pool.lost              INFO
 //	sqlite_leakguard.memory.pressure.begun  WARN
 //	sqlite_leakguard.memory.pressure.ended  INFO
 //	sqlite_leakguard.memory.degraded        WARN

@@ -112,7 +112,7 @@ var never = map[[2]string]bool{
 func TestDocumentedEvents(t *testing.T) {
 	b := newBackend(t)
 	e := events{logger: b.logs.Logger(ScopeName)}
-	for typ := tracker.EventOpened; typ <= tracker.EventLent; typ++ {
+	for typ := tracker.EventOpened; typ <= tracker.EventLost; typ++ {
 		if typ == tracker.EventChanged { // of the program's settings, not of what it holds
 			continue
 		}
@@ -144,7 +144,7 @@ func TestDocumentedEvents(t *testing.T) {
 			ev.Starved = &tracker.Starved{Pool: "db", For: time.Second, Places: []tracker.PlaceHolder{{Stack: fullLeak().Stack}}}
 			ev.ConnectionID, ev.Reason = "", ""
 			e.tell(ev)
-		case tracker.EventLent:
+		case tracker.EventLent, tracker.EventLost:
 			ev.Places = &tracker.Places{Pool: "db", Max: 2, Lent: 1}
 			ev.ConnectionID, ev.Reason = "", ""
 			e.tell(ev)

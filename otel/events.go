@@ -42,6 +42,7 @@ var severities = map[tracker.EventType]log.Severity{
 	tracker.EventResting:   log.SeverityInfo,
 	tracker.EventStarved:   log.SeverityWarn,
 	tracker.EventLent:      log.SeverityInfo,
+	tracker.EventLost:      log.SeverityInfo,
 }
 
 // nameAndSeverity are of a fixed set: kinds with what becomes of them, what
@@ -62,7 +63,7 @@ func nameAndSeverity(e *tracker.Event) (name string, s log.Severity, ok bool) {
 		what, how, s = "memory", "pressure.ended", log.SeverityInfo
 	case e.Type == tracker.EventDegraded:
 		what = "memory"
-	case e.Type == tracker.EventStarved, e.Type == tracker.EventLent:
+	case e.Type == tracker.EventStarved, e.Type == tracker.EventLent, e.Type == tracker.EventLost:
 		what = tracker.KindPool.String()
 	}
 	return namespace + what + "." + how, s, ok
@@ -120,7 +121,7 @@ func (e *events) pool(r *log.Record, ev *tracker.Event) {
 		if len(s.Places) > 0 {
 			r.AddAttributes(code("", s.Places[0].Stack)...)
 		}
-	case tracker.EventLent:
+	case tracker.EventLent, tracker.EventLost:
 		r.SetBody(attribute.StringValue(ev.Places.String()))
 	case tracker.EventKept:
 		r.AddAttributes(keyKept.String(string(ev.Reason)))

@@ -103,6 +103,18 @@ var instruments = []instrument{
 		}),
 	},
 	{
+		whole: upDown("leases.lost", "{lease}", "Leases whose content the guard undid and whose holders have not let go: their places of the pool are taken."),
+		read: func(p *tracker.PoolFigures, tell func(label, float64)) {
+			tell(label{}, float64(p.Lost))
+		},
+	},
+	{
+		whole: upDown("leases.resting", "{lease}", "Leases that have done nothing for report_after and are not lost."),
+		read: func(p *tracker.PoolFigures, tell func(label, float64)) {
+			tell(label{}, float64(p.Resting))
+		},
+	},
+	{
 		whole: counter("leaks", "{leak}", "Leaks found, each counted once."),
 		read: func(p *tracker.PoolFigures, tell func(label, float64)) {
 			for _, l := range usual {

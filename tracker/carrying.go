@@ -200,8 +200,8 @@ func (r *reaper) undone(c *Conn) {
 	r.t.mu.Lock()
 	defer r.t.mu.Unlock()
 	c.undoing = false
-	// A look for each of thousands of orders would look at thousands each time.
-	if r.crowded || r.missed && len(r.queue) == 0 {
+	// What is lost is told at a look, too. A look for each of thousands of orders would look at thousands each time.
+	if r.crowded || (r.missed || r.t.losing.Load()) && len(r.queue) == 0 {
 		r.crowded, r.missed = false, false
 		r.wakeLocked()
 	}

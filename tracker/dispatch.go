@@ -142,7 +142,7 @@ func (e Event) level() slog.Level {
 			return slog.LevelWarn
 		}
 		return slog.LevelInfo
-	case EventLent:
+	case EventLent, EventLost:
 		if e.news {
 			return slog.LevelWarn
 		}

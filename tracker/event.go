@@ -63,12 +63,15 @@ const (
 	// EventLent: the limit of a pool with a sql.DB attached was raised for places that
 	// are lost, or lowered again; Places says by how much.
 	EventLent
+	// EventLost: the number of places of a pool changed that are lost; Places says how
+	// many, and what is known of the pool's limit.
+	EventLost
 )
 
 var eventNames = [...]string{
 	"opened", "check-out", "check-in", "suspect", "proven", "recovered",
 	"reaped", "recycled", "refreshed", "kept", "closed", "blocked", "pressure", "degraded", "resting", "changed",
-	"starved", "lent",
+	"starved", "lent", "lost",
 }
 
 // String returns the event type's name, for example "suspect", and for what is
@@ -116,6 +119,8 @@ type Event struct {
 	pool *Pool // whose logger is told
 	news bool  // the leak's first event; more was lent
 	bad  bool  // of EventChanged: something of the environment is ignored
+	// sites is for EventLost: where the leases of the lost places were opened.
+	sites string
 }
 
 // leak reports whether the event belongs to a leak.

@@ -49,6 +49,9 @@ type PoolFigures struct {
 	Memory int64
 	// Lost counts leases whose content was undone and whose holder has not let go.
 	Lost int
+	// Resting counts leases that have done nothing for Policy.ReportAfter and are not
+	// lost.
+	Resting int
 	// Places is nil unless the pool's sql.DB is attached (see Pool.Attach).
 	Places *Places
 	// WAL is the size of the database's write-ahead log, in bytes, as it was
@@ -126,8 +129,12 @@ func (c *Conn) figures(n *PoolFigures, now time.Duration) {
 	defer c.unlock()
 	if c.leased {
 		n.Leased++
-		if c.lostLocked() {
+		p := c.pool.policy.Load()
+		switch {
+		case c.lostLocked():
 			n.Lost++
+		case p.ReportAfter > 0 && c.word.Load()&BusyBit == 0 && now-c.seen.at >= p.ReportAfter:
+			n.Resting++
 		}
 	} else {
 		n.Idle++

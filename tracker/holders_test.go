@@ -96,6 +96,7 @@ func (s *several) TxStateOf(schema string) TxState {
 // with makes a fake one of those that has files attached.
 func (f *fake) with(states map[string]TxState, attached ...Attached) *several {
 	s := &several{f, states}
+	synctest.Wait() // a look that is under way reads it
 	f.l.Tracker.mu.Lock()
 	f.control = s
 	f.l.Tracker.mu.Unlock()
@@ -380,6 +381,7 @@ func TestLeftBesideACheckOut(t *testing.T) {
 			f.do(func() { f.HandedOut(); f.TakenBack(raw, "") })
 			f.in()
 			s := &sudden{several: f.with(map[string]TxState{"main": TxWrite})}
+			synctest.Wait()
 			l.Tracker.mu.Lock()
 			f.control = s
 			l.Tracker.mu.Unlock()

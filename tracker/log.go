@@ -48,6 +48,11 @@ func (e Event) message() string {
 		return "connection kept"
 	case EventStarved:
 		return "starved"
+	case EventLost:
+		if e.news {
+			return "place lost"
+		}
+		return "place returned"
 	case EventLent:
 		if e.news {
 			return "place lent"
@@ -111,6 +116,14 @@ func (e Event) attrs() []slog.Attr {
 		attrs = append(attrs, e.Pressure.attrs()...)
 	case e.Starved != nil:
 		attrs = append(attrs, e.Starved.attrs()...)
+	case e.Type == EventLost:
+		attrs = append(attrs, slog.Int("lost", e.Places.Lost))
+		if e.Places.Max > 0 {
+			attrs = append(attrs, slog.Int("of", e.Places.Max))
+		}
+		if e.sites != "" {
+			attrs = append(attrs, slog.String("site", e.sites), slog.String("cure", "the holder has to let go: close what was opened at this line"))
+		}
 	case e.Places != nil:
 		attrs = append(attrs, slog.Int("limit", e.Places.Max), slog.Int("lent", e.Places.Lent))
 	case e.Reason != "":

@@ -29,6 +29,55 @@ func (c *Conn) lose(kind Kind) {
 		l.kind = kind
 	}
 	l.word = c.word.Load() &^ FlagBits
+	c.pool.tracker.losing.Store(true)
+}
+
+// tellLost tells of pools whose number of lost places has changed. A look at all
+// connections is worth it only where something was undone, and until all of that has
+// come back.
+func (t *Tracker) tellLost() {
+	if !t.losing.Swap(false) && !t.lossy.Load() {
+		return
+	}
+	t.lossy.Store(false)
+	type change struct {
+		pool  *Pool
+		more  bool
+		sites string
+	}
+	var changed []change
+	t.mu.Lock()
+	now := make(map[*Pool]map[string]int)
+	for _, c := range t.conns {
+		c.lock()
+		if c.lostLocked() {
+			t.lossy.Store(true) // it is to be seen coming back
+			sites := now[c.pool]
+			if sites == nil {
+				sites = make(map[string]int)
+				now[c.pool] = sites
+			}
+			sites[Stack(c.lease.stack.PCs()).Site().String()]++
+		}
+		c.unlock()
+	}
+	for _, p := range t.pools {
+		if n := total(now[p]); n != p.lostTold {
+			changed = append(changed, change{p, n > p.lostTold, sitesText(now[p])})
+			p.lostTold = n
+		}
+	}
+	t.mu.Unlock()
+	for _, one := range changed {
+		n := Places{Pool: one.pool.name}
+		if known := t.capacities(one.pool)[one.pool]; known != nil {
+			n = *known
+		}
+		t.mu.Lock()
+		n.Lost = one.pool.lostTold
+		t.mu.Unlock()
+		t.emit(Event{Type: EventLost, Places: &n, pool: one.pool, news: one.more, sites: one.sites})
+	}
 }
 
 // lostLocked reports whether the place is lost: not as long as the holder still does

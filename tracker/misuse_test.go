@@ -17,7 +17,7 @@ func TestUnknownValues(t *testing.T) {
 	}
 	for want, v := range map[string]value{
 		"Kind(5)": KindPool + 1, "Kind(255)": Kind(255),
-		"EventType(18)": EventLent + 1, "EventType(255)": EventType(255),
+		"EventType(19)": EventLost + 1, "EventType(255)": EventType(255),
 		"TxState(4)": TxWrite + 1, "TxState(255)": TxState(255),
 		"Mode(4)": Off + 1,
 	} {

@@ -81,15 +81,18 @@ type Pool struct {
 	n     counters
 	tally tally
 
-	mu     sync.Mutex
-	kept   map[string]bool // reasons told
-	open   int             // connections, guarded by Tracker.mu
-	short  shortage        // guarded by Tracker.mu
-	closed bool            // guarded by Tracker.mu
-	at     *poolPlace      // where it was opened, nil if closed or nobody watches; guarded by Tracker.mu
-	use    poolUse
-	vacant int     // leases that are out while their handle is closed, guarded by Tracker.mu
-	wal    *walLog // of the newest connection's file, nil in memory; guarded by Tracker.mu
+	mu   sync.Mutex
+	kept map[string]bool // reasons told
+	open int             // connections, guarded by Tracker.mu
+	// lostTold is how many of its places were lost when that was told last; guarded by
+	// Tracker.mu.
+	lostTold int
+	short    shortage   // guarded by Tracker.mu
+	closed   bool       // guarded by Tracker.mu
+	at       *poolPlace // where it was opened, nil if closed or nobody watches; guarded by Tracker.mu
+	use      poolUse
+	vacant   int     // leases that are out while their handle is closed, guarded by Tracker.mu
+	wal      *walLog // of the newest connection's file, nil in memory; guarded by Tracker.mu
 }
 
 // count counts for the pool and for its tracker, which outlives it.

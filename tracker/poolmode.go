@@ -90,4 +90,5 @@ func (p *Pool) setModeLocked(m Mode) {
 	t.epoch++
 	t.startLocked(p)
 	t.reaper.wakeLocked()
+	p.attached.rouseLocked() // whether it may lend has changed
 }

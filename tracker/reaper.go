@@ -74,6 +74,7 @@ func (r *reaper) look() (wait time.Duration) {
 		r.nextScan = now + min(next, r.t.countPlaces(now))
 		r.act(&f, now)
 		r.walSizes(now)
+		r.t.tellLost()
 	}
 	wait = r.nextScan - now
 	if soon, any := r.nudge(now); any && (soon < wait || r.alone(soon)) {

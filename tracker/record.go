@@ -40,6 +40,9 @@ type Record struct {
 	LostSince time.Time
 	// Undone is what was undone first.
 	Undone Kind
+	// Resting says that the lease has done nothing for Policy.ReportAfter, and is not
+	// lost.
+	Resting bool
 	// Memory is what SQLite held for it, in bytes, when the memory monitor
 	// looked, MemoryAge ago; MemoryPeak is the most it saw.
 	Memory, MemoryPeak int64
@@ -166,6 +169,7 @@ func (c *Conn) report(now time.Duration) Record {
 	if r.Lost {
 		r.lostFor = now - c.loss.since
 	}
+	r.Resting = !r.Lost && restsLong(c.pool.policy.Load(), &r, false)
 	r.Last = c.last.PCs()
 	if c.leased {
 		r.leaseAge = now - c.lease.opened

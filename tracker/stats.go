@@ -22,6 +22,15 @@ type Stats struct {
 	// Lost counts leases whose content the guard undid and whose holders have not let
 	// go: until they do, the places of the pool are taken.
 	Lost int `json:"lost"`
+	// LostPlaces says which, the longest lost first, at most 100 of them.
+	LostPlaces []LostPlace `json:"lost_places,omitempty"`
+	// Resting counts leases that have done nothing for Policy.ReportAfter and are not
+	// lost.
+	Resting int `json:"resting"`
+	// Verdict says in a word how things stand, and Findings why, the worst first: see
+	// Verdict.
+	Verdict  Verdict  `json:"verdict"`
+	Findings []string `json:"findings,omitempty"`
 	// Places are those of the pools whose sql.DB is attached, by name.
 	Places []Places `json:"places,omitempty"`
 
@@ -220,6 +229,9 @@ func (t *Tracker) stats(only *Pool) Stats {
 		} else {
 			s.PoolSize++
 		}
+		if r.Resting {
+			s.Resting++
+		}
 		if r.Lost {
 			s.Lost++
 		}
@@ -249,6 +261,7 @@ func (t *Tracker) stats(only *Pool) Stats {
 		s.Places = append(s.Places, *n)
 	}
 	slices.SortFunc(s.Places, func(a, b Places) int { return strings.Compare(a.Pool, b.Pool) })
+	s.judge(records)
 	q := &t.queue
 	q.mu.Lock()
 	s.EventsDropped, s.CallbackPanics = q.dropped, q.panicked

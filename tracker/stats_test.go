@@ -39,7 +39,7 @@ func TestStatsJSONNames(t *testing.T) {
 		more   []string
 	}{
 		{"stats", names(all), []string{
-			"total_connections", "active_connections", "pool_size", "max_connections", "lost", "created", "reused", "expired",
+			"total_connections", "active_connections", "pool_size", "max_connections", "lost", "resting", "verdict", "created", "reused", "expired",
 			"leaked_detected", "force_closed", "aggressive_cleanups", "leak_detection", "memory_monitoring", "active_connection_details",
 		}, []string{
 			"recycled", "refreshed", "proven", "recovered", "reaped", "events_dropped", "callback_panics", "blocked", "wal_bytes",
@@ -72,7 +72,7 @@ func TestStatsJSONNames(t *testing.T) {
 }
 
 func TestStatsJSON(t *testing.T) {
-	const empty = `{"total_connections":0,"active_connections":0,"pool_size":0,"max_connections":0,"lost":0,"created":0,"reused":0,` +
+	const empty = `{"total_connections":0,"active_connections":0,"pool_size":0,"max_connections":0,"lost":0,"resting":0,"verdict":"good","created":0,"reused":0,` +
 		`"expired":0,"recycled":0,"refreshed":0,"leaked_detected":0,"proven":0,"recovered":0,"reaped":0,"force_closed":0,"aggressive_cleanups":0,` +
 		`"events_dropped":0,"callback_panics":0,"blocked":0,"wal_bytes":0,"open_transactions":0,"open_rows":0,"open_statements":0,` +
 		`"leak_detection":{"recent_leak_alerts":0,"connection_history_size":0,"potentially_leaked_count":0},` +
@@ -96,15 +96,23 @@ func TestStatsJSON(t *testing.T) {
 		f.ForceClosed()
 		l.until(sec + 8*mins)
 		s := p.Stats()
+		for i := range s.LostPlaces {
+			s.LostPlaces[i].Site = lineNumber.ReplaceAllString(s.LostPlaces[i].Site, "_test.go:LINE")
+		}
+		for i := range s.Findings {
+			s.Findings[i] = lineNumber.ReplaceAllString(s.Findings[i], "_test.go:LINE")
+		}
 		for i := range s.ActiveConnectionDetails { // site_test.go says where
 			d := &s.ActiveConnectionDetails[i]
 			d.OpenedAt, _, _ = strings.Cut(d.OpenedAt, ":")
 			d.LastActivityAt, _, _ = strings.Cut(d.LastActivityAt, ":")
 		}
-		compareJSON(t, s, `{"total_connections":2,"active_connections":1,"pool_size":1,"max_connections":0,"lost":1,"created":2,"reused":0,`+
+		compareJSON(t, s, `{"total_connections":2,"active_connections":1,"pool_size":1,"max_connections":0,"lost":1,`+
+			`"lost_places":[{"pool":"db","connection_id":"db#2","since":"2000-01-01T00:00:11Z","undone":"connection closed","closed":true,"site":"tracker/fake_test.go:LINE"}],`+
+			`"resting":0,"verdict":"bad","findings":["1 place of pool db is lost: what their leases held was undone, opened at tracker/fake_test.go:LINE; they come back when the holders let go"],"created":2,"reused":0,`+
 			`"expired":1,"recycled":1,"refreshed":0,"leaked_detected":2,"proven":0,"recovered":0,"reaped":0,"force_closed":1,"aggressive_cleanups":0,`+
 			`"events_dropped":0,"callback_panics":0,"blocked":0,"wal_bytes":0,"open_transactions":1,"open_rows":1,"open_statements":1,`+
-			`"leak_detection":{"recent_leak_alerts":2,"connection_history_size":5,"potentially_leaked_count":1},`+
+			`"leak_detection":{"recent_leak_alerts":2,"connection_history_size":6,"potentially_leaked_count":1},`+
 			`"memory_monitoring":{"average_system_memory_percent":0,"average_process_memory_mb":0,"pressure_events_count":0,"memory_pressure":false},`+
 			`"missing":["sqlite3 handle"],"active_connection_details":[`+
 			`{"connection_id":"db#2","pool":"db","state":"leased","age":480,"idle_time":420,"transaction_level":2,"transaction_age":470,"access_count":1,`+

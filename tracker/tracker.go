@@ -28,6 +28,8 @@ type Tracker struct {
 	// often has the same callers, which are then known by one comparison.
 	poolPlace, leasePlace atomic.Pointer[callstack.Stack]
 
+	losing  atomic.Bool // something was undone of a lease since the last look, see tellLost
+	lossy   atomic.Bool // at the last look a place was lost
 	leakID  atomic.Uint64
 	connSeq atomic.Uint64
 	history history

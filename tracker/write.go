@@ -175,6 +175,9 @@ func (r *report) write() {
 			fmt.Fprintf(r, "set by the environment variable LEAKGUARD: %s\n", printable(i.Text))
 		}
 	}
+	for _, finding := range s.Findings {
+		fmt.Fprintf(r, "%v: %s\n", s.Verdict, printable(finding))
+	}
 	r.writePlaces()
 	r.writeSuspects()
 	r.writeSettled()
