@@ -251,10 +251,11 @@ func dsnCut(dsn string) (head, query, fragment string, hasQuery bool) {
 // dsnSplit takes the guard's segments out of a DSN and leaves every other one
 // as it is written. An error names the key but has no prefix yet.
 func dsnSplit(dsn string) (rest string, ours []dsnSetting, err error) {
-	if !strings.Contains(strings.ToLower(dsn), "guard") && strings.IndexByte(dsn, '%') < 0 {
-		return dsn, nil, nil // there is none, nor an escape that could hide one
-	}
 	head, query, fragment, hasQuery := dsnCut(dsn)
+	if !dsnMentions(query) && !dsnMentions(fragment) && !strings.Contains(head, dsnPrefix) &&
+		(strings.IndexByte(head, '#') < 0 || !dsnMentions(head)) {
+		return dsn, nil, nil
+	}
 	if strings.HasPrefix(dsn, "file:") {
 		// Behind the number sign our keys are lost on SQLite's reading and
 		// half seen on go-sqlite3's. Better to say so than to drop a limit.
@@ -291,6 +292,21 @@ func dsnSplit(dsn string) (rest string, ours []dsnSetting, err error) {
 		return head + fragment, ours, nil
 	}
 	return head + "?" + strings.Join(keep, "&") + fragment, ours, nil
+}
+
+// dsnMentions reports whether there can be a key of the guard's, or nearly one, in a
+// part of a DSN: an escape could hide one.
+func dsnMentions(part string) bool {
+	const word = "guard"
+	for i := range len(part) {
+		switch c := part[i]; {
+		case c == '%':
+			return true
+		case c|0x20 == word[0] && len(part)-i >= len(word) && strings.EqualFold(part[i:i+len(word)], word):
+			return true
+		}
+	}
+	return false
 }
 
 // dsnInName returns the parameter of the guard's that somebody wrote behind the name
