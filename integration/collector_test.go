@@ -20,7 +20,6 @@ import (
 	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
-	_ "github.com/sqlite-leakguard/sqlite-leakguard"
 	"github.com/sqlite-leakguard/sqlite-leakguard/otel"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
@@ -72,6 +71,8 @@ func export(t *testing.T) {
 		switch {
 		case e.Leak != nil:
 			name = e.Leak.Kind.String() + "." + e.Type.String()
+		case e.Starved != nil, e.Places != nil:
+			name = "pool." + e.Type.String()
 		case e.Type == tracker.EventDegraded:
 			name = "memory.degraded"
 		case e.Pressure != nil && e.Pressure.On:
@@ -244,7 +245,7 @@ func checkEvents(t *testing.T, got map[string][]record) {
 	}
 	checkBlocked(t, got["sqlite_leakguard.connection.blocked"])
 	text := slices.ContainsFunc(got["sqlite_leakguard.rows.reaped"], func(r record) bool {
-		return r.Attributes.get("db.query.text") == "SELECT text FROM notes -- secret"
+		return r.Attributes.get("db.query.text") == "SELECT text FROM notes"
 	})
 	if !text {
 		t.Error("no db.query.text")

@@ -9,8 +9,11 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	leakguard "github.com/sqlite-leakguard/sqlite-leakguard"
 )
 
 // The mistakes, each in a function of its own and in a span of its own. The
@@ -138,6 +141,39 @@ func program(t *testing.T, told func(name string)) {
 	told("blocked connection.blocked")
 	pin(t, open("logged", "&_leakguard_check_interval=20ms&_leakguard_wal_limit=1&_leakguard=observe"))
 	told("logged transaction.suspect")
+
+	// At rest, and too young for a leak.
+	const rests = "&_leakguard_report_after=20ms"
+	resting := open("resting", rests)
+	tx = lateTransaction(t, resting)
+	told("resting transaction.resting")
+	check(tx.Rollback())
+	rows = lateRows(t, resting)
+	told("resting rows.resting")
+	check(rows.Close())
+	conn = forgetConn(t, resting)
+	told("resting connection.resting")
+	check(conn.Close())
+
+	// Without a place.
+	attached := open("attached", soon)
+	attached.SetMaxOpenConns(2)
+	_, err = leakguard.Attach(attached)
+	check(err)
+	forgetTransaction(t, attached)
+	told("attached pool.lost")
+	told("attached pool.lent")
+	starved := open("starved", "")
+	starved.SetMaxOpenConns(1)
+	_, err = leakguard.Attach(starved, leakguard.StarvedAfter(10*time.Millisecond))
+	check(err)
+	conn, err = starved.Conn(context.Background())
+	check(err)
+	waiting := make(chan error, 1)
+	go func() { waiting <- starved.Ping() }()
+	told("starved pool.starved")
+	check(conn.Close())
+	check(<-waiting)
 
 	// Too many pools of one file.
 	first, second := openAgain(t, dir), openAgain(t, dir)

@@ -62,7 +62,7 @@ func checkBlocked(t *testing.T, records []record) {
 		"sqlite_leakguard.reason":                      "busy",
 		"code.file.path":                               source,
 		"code.line.number":                             strconv.Itoa(lineOf(t, "locks_test.go", "blocked")),
-		"db.query.text":                                "INSERT INTO notes VALUES ('blocked')",
+		"db.query.text":                                "INSERT INTO notes VALUES (?)",
 		"sqlite_leakguard.holder.count":                "1",
 		"sqlite_leakguard.holder.kind":                 "transaction",
 		"sqlite_leakguard.holder.state":                "write",
@@ -70,7 +70,7 @@ func checkBlocked(t *testing.T, records []record) {
 		"sqlite_leakguard.holder.connection.pool.name": "blocked",
 		"sqlite_leakguard.holder.code.file.path":       source,
 		"sqlite_leakguard.holder.code.line.number":     strconv.Itoa(lineOf(t, "locks_test.go", "holder")),
-		"sqlite_leakguard.holder.query.text":           "INSERT INTO notes VALUES ('mine')",
+		"sqlite_leakguard.holder.query.text":           "INSERT INTO notes VALUES (?)",
 		"sqlite_leakguard.holder.trace_id":             traceID(10),
 		"sqlite_leakguard.holder.span_id":              spanID(10),
 	}

@@ -26,7 +26,7 @@ import (
 	"syscall"
 	"time"
 
-	_ "github.com/sqlite-leakguard/sqlite-leakguard"
+	leakguard "github.com/sqlite-leakguard/sqlite-leakguard"
 	"github.com/sqlite-leakguard/sqlite-leakguard/debughttp"
 	_ "github.com/sqlite-leakguard/sqlite-leakguard/otel"
 )
@@ -58,6 +58,10 @@ func run(ctx context.Context, addr, dsn string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	db.SetMaxOpenConns(8)
+	if _, err := leakguard.Attach(db); err != nil { // capacity and waits; db.Close ends it
+		return err
+	}
 	notes, err := openNotes(ctx, db)
 	if err != nil {
 		return err
