@@ -256,7 +256,9 @@ func dsnSplit(dsn string) (rest string, ours []dsnSetting, err error) {
 		(strings.IndexByte(head, '#') < 0 || !dsnMentions(head)) {
 		return dsn, nil, nil
 	}
+	name := head
 	if strings.HasPrefix(dsn, "file:") {
+		name, _, _ = strings.Cut(head, "#")
 		// Behind the number sign our keys are lost on SQLite's reading and
 		// half seen on go-sqlite3's. Better to say so than to drop a limit.
 		_, inHead, _ := strings.Cut(head, "#")
@@ -269,7 +271,7 @@ func dsnSplit(dsn string) (rest string, ours []dsnSetting, err error) {
 			}
 		}
 	}
-	if s, ok := dsnInName(head); ok {
+	if s, ok := dsnInName(name); ok {
 		return "", nil, fmt.Errorf(`key %q with value %q stands in the name of the file: want "?" before the first parameter, and "&" between them`, s.key, s.raw)
 	}
 	if !hasQuery {
@@ -337,12 +339,12 @@ func dsnOurs(segment string) (dsnSetting, bool) {
 }
 
 // dsnName returns what follows the prefix of a key, in small letters and with
-// underscores, however the prefix is written.
+// underscores, however the prefix is written: in any case, with dashes, and with
+// underscores too many or too few around its two words.
 func dsnName(key string) (name string, ok bool) {
 	rest := strings.ReplaceAll(strings.ToLower(key), "-", "_")
-	for _, letter := range strings.TrimPrefix(dsnPrefix, "_") {
-		rest = strings.TrimLeft(rest, "_")
-		if rest, ok = strings.CutPrefix(rest, string(letter)); !ok {
+	for _, word := range [...]string{"leak", "guard"} { // see dsnMentions
+		if rest, ok = strings.CutPrefix(strings.TrimLeft(rest, "_"), word); !ok {
 			return "", false
 		}
 	}

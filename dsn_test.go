@@ -500,6 +500,7 @@ func FuzzDSN(f *testing.F) {
 		"a?%5Fleakguard_name=a%20b+c%&x=%zz", "a?_leakguard=off;x", "a?_leakguard%zz",
 		"a?_leakguard_pressure=85%&_leakguard_tx_timeout=1m30s&_leakguard_max_access=7",
 		"a?_leakguard_conn_memory=1.5GiB&_leakguard_leak_memory=64kB&_leakguard_stacks=off",
+		"?leAkguAr_d", "?leak_guArd", "file:_leakguard=off#?_leakguard=basic", "/leakguard/app.db?leAk-guard_sql=off",
 		"a?_leakguard_max_idle=0&_leakguard_check_interval=5s&_leakguard_memory_interval=1ms",
 	} {
 		f.Add(dsn)
