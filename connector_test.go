@@ -238,6 +238,12 @@ func TestReapedErrorTexts(t *testing.T) {
 		e.Error() != "leakguard: transaction was aborted by SQLite, roll it back: unexpected EOF" {
 		t.Errorf("%v", e)
 	}
+	// What SQLite repeats of a text stays in its own error.
+	cause := errors.New(`near "4111222233334444": syntax error`)
+	e = &TxAbortedError{Cause: cause}
+	if got := e.Error(); strings.Contains(got, "4111") || !strings.Contains(got, "syntax error") || errors.Unwrap(e) != cause {
+		t.Errorf("%s of %v", got, errors.Unwrap(e))
+	}
 }
 
 // A database that is opened by database/sql's background opener is idle until

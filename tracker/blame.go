@@ -30,7 +30,8 @@ type Blame struct {
 	// first. Else Files is empty.
 	File  string   `json:"file,omitempty"`
 	Files []string `json:"files,omitempty"`
-	// Query is the SQL text that could not go on, Stack who ran it.
+	// Query is the SQL text that could not go on, as the pool's SQLText tells it,
+	// Stack who ran it.
 	Query string `json:"query,omitempty"`
 	Stack Stack  `json:"-"`
 	// Trace is the span of its transaction or else of its lease, zero if none

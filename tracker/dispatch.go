@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 )
@@ -29,7 +30,9 @@ type queue struct {
 	subs     []*subscriber
 	dropped  uint64 // events lost to a full queue
 	panicked uint64 // callbacks that panicked
-	logging  bool   // a panic is being logged
+	// A panic is logged: now, and until when no other one is, on the tracker's clock.
+	logging  bool
+	quietFor time.Duration
 }
 
 type subscriber struct {

@@ -27,7 +27,7 @@ type Held struct {
 	// Level is a transaction's depth: 1, and 1 more for each savepoint.
 	Level int `json:"level,omitempty"`
 	// Query is the SQL text it was opened with, for a lease or a transaction the
-	// last one that ran on its connection.
+	// last one that ran on its connection, as the pool's SQLText tells it.
 	Query string `json:"query,omitempty"`
 	// Exempt is the reason given to Exempt.
 	Exempt string `json:"exempt,omitempty"`

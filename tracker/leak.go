@@ -104,7 +104,7 @@ type Leak struct {
 	// Level is a transaction's depth: 1, and 1 more for each savepoint.
 	Level int `json:"level,omitempty"`
 	// Query is the SQL text it was opened with, for a connection or a
-	// transaction the last one that ran on it.
+	// transaction the last one that ran on it, as the pool's SQLText tells it.
 	Query string `json:"query,omitempty"`
 	// Stack is the call stack that opened it, empty if call sites are off.
 	Stack Stack `json:"-"`

@@ -348,15 +348,18 @@ func (l *logLines) flush() {
 	}
 }
 
-// logPanic logs what somebody's callback, detector or logger panicked with.
+// logPanic logs what somebody's callback, detector or logger panicked with, at most
+// once in an interval: one that panics for each event would fill the log. All of them
+// are counted.
 func (q *queue) logPanic(value any) {
+	now := q.tracker.now()
 	q.mu.Lock()
-	deep := q.logging
-	q.logging = true
-	q.mu.Unlock()
-	if deep {
-		return // the logger itself
+	if q.logging || q.quietFor > now { // the first: it is the logger itself
+		q.mu.Unlock()
+		return
 	}
+	q.logging, q.quietFor = true, now+logInterval
+	q.mu.Unlock()
 	stack := string(debug.Stack())
 	defer func() {
 		recover()

@@ -27,6 +27,19 @@ func (h *records) linesOf(message string) (lines, told int) {
 	return lines, told
 }
 
+// known returns how many sites are remembered, waits whether the timer is armed.
+func (l *logLines) known() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.sites)
+}
+
+func (l *logLines) waits() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.armed
+}
+
 // A line that leaks again and again gets a line of log a minute, and how many more
 // there were.
 func TestLogOfAHotLeak(t *testing.T) {
@@ -80,12 +93,12 @@ func TestLogOfManySites(t *testing.T) {
 		if held != 100*6-6 {
 			t.Errorf("%d of 600 are held back, want all but 6", held)
 		}
-		if n := len(lines.sites); n != 6 {
+		if n := lines.known(); n != 6 {
 			t.Errorf("%d sites are remembered", n)
 		}
 		time.Sleep(3 * logInterval)
 		synctest.Wait()
-		if n := len(lines.sites); n != 0 && lines.armed {
+		if n := lines.known(); n != 0 && lines.waits() {
 			t.Errorf("%d sites are remembered, and the timer is armed", n)
 		}
 	})
@@ -100,14 +113,14 @@ func TestLogSitesAreBounded(t *testing.T) {
 			logger := slog.New(&records{}) // each its own site
 			lines.hold(Event{Type: EventReaped, Leak: &Leak{}, pool: &Pool{tracker: l.Tracker, logger: logger}}, logger)
 		}
-		if n := len(lines.sites); n != maxLogSites+1 {
+		if n := lines.known(); n != maxLogSites+1 {
 			t.Errorf("%d sites are remembered, want %d and one for all others", n, maxLogSites)
 		}
 		time.Sleep(3 * logInterval)
 		synctest.Wait()
 		logger := slog.New(&records{})
 		lines.hold(Event{Type: EventReaped, Leak: &Leak{}, pool: &Pool{tracker: l.Tracker, logger: logger}}, logger)
-		if n := len(lines.sites); n > 2 {
+		if n := lines.known(); n > 2 {
 			t.Errorf("%d sites are remembered after minutes of silence", n)
 		}
 	})
@@ -126,10 +139,17 @@ func TestPanicIsLogged(t *testing.T) {
 		if text := log.String(); !strings.Contains(text, "panic=\"own fault\"") || !strings.Contains(text, "panicsHere") || !strings.Contains(text, "level=ERROR") {
 			t.Errorf("logged %q", text)
 		}
+		for range 100 {
+			tr.queue.contain(func() { panicsHere() })
+		}
+		if n := strings.Count(log.String(), "callback panicked"); n != 1 {
+			t.Errorf("%d lines for 101 panics, want 1", n)
+		}
+		time.Sleep(logInterval)
 		slog.SetDefault(slog.New(&records{onLine: func() { panic("the logger's") }}))
 		tr.queue.contain(func() { panicsHere() })
-		if n := tr.Stats().CallbackPanics; n != 2 {
-			t.Errorf("%d panics counted, want 2", n)
+		if n := tr.Stats().CallbackPanics; n != 102 {
+			t.Errorf("%d panics counted, want 102", n)
 		}
 	})
 }

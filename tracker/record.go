@@ -25,7 +25,8 @@ type Record struct {
 	TransactionLevel int
 	OpenRows         int
 	OpenStatements   int
-	// Query is the last SQL text.
+	// Query is the last SQL text, as the pool's SQLText tells it: a Detector, too,
+	// sees the values that are written in it only with SQLFull.
 	Query string
 	// Exempt is the reason given to Exempt for the lease or the transaction.
 	Exempt string
