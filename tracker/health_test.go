@@ -88,3 +88,19 @@ func TestVerdictText(t *testing.T) {
 		t.Error("an unknown verdict is no error")
 	}
 }
+
+// Thousands of lost places are counted, and some of them described.
+func TestLostPlacesAreBounded(t *testing.T) {
+	records := make([]Record, 3*maxLostPlaces)
+	for i := range records {
+		records[i] = Record{Pool: "db", Leased: true, Lost: true, LostSince: time.Unix(int64(len(records)-i), 0)}
+	}
+	var s Stats
+	s.judge(records)
+	if len(s.LostPlaces) != maxLostPlaces || s.LostPlaces[0].Since != time.Unix(1, 0) {
+		t.Errorf("%d are described, the first since %v", len(s.LostPlaces), s.LostPlaces[0].Since)
+	}
+	if len(s.Findings) != 1 || !strings.HasPrefix(s.Findings[0], "300 places of pool db are lost") {
+		t.Errorf("%q", s.Findings)
+	}
+}

@@ -135,3 +135,47 @@ func TestRestingInTheWay(t *testing.T) {
 		})
 	}
 }
+
+// The guard looks each 2.5 s to tell of what rests. What is undone is undone no sooner
+// for that: a suspect rests on for a check_interval first, also where it is one of many
+// rows of a connection that moves.
+func TestLooksForRestUndoNothingSooner(t *testing.T) {
+	at := func(l *lab, typ EventType, kind Kind) (d time.Duration) {
+		l.t.Helper()
+		for _, e := range l.LeakHistory() {
+			if e.Type == typ && e.Leak.Kind == kind {
+				return e.Time.Sub(l.start)
+			}
+		}
+		l.t.Fatalf("at %v: no %v of %v", l.since(), typ, kind)
+		return 0
+	}
+	check := func(l *lab, kind Kind) {
+		l.t.Helper()
+		found, undone := at(l, EventSuspect, kind), at(l, EventReaped, kind)
+		if found < 5*mins || found > 5*mins+10*sec {
+			l.t.Errorf("%v: a suspect after %v", kind, found)
+		}
+		if d := undone - found; d < mins || d > mins+10*sec {
+			l.t.Errorf("%v: undone %v after it was found, want a minute", kind, d)
+		}
+	}
+	inBubble(t, func(l *lab) {
+		f := l.open(l.pool(Enforce, DefaultPolicy()), true)
+		f.begin("BEGIN", "")
+		l.until(8 * mins)
+		check(l, KindTransaction)
+	})
+	inBubble(t, func(l *lab) {
+		f := l.open(l.pool(Enforce, DefaultPolicy()), true)
+		left := f.query("SELECT left", "")
+		for l.since() < 8*mins {
+			f.touch()
+			l.sleep(sec)
+		}
+		check(l, KindRows)
+		if !f.closed(left) && left.ID() != 0 {
+			f.finish(left)
+		}
+	})
+}
