@@ -70,7 +70,9 @@ func (g *guarded) waiter(t *testing.T) *atomic.Bool {
 // guard undoes them, and the limit is the old one again when their holders let go.
 func TestAttachLends(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		g, _ := attached(t, 2, Config{Policy: leakAfter(time.Minute)})
+		// As in any pool, who opens a connection while another one closes has to wait
+		// for its lock: the waiter is served when the first of the two is closed.
+		g, _ := attached(t, 2, Config{DSN: fileDSN(t, "_busy_timeout=5000"), Policy: leakAfter(time.Minute)})
 		run(t, g, createT)
 		a, b := g.begin(t), g.begin(t)
 		run(t, a, "INSERT INTO t VALUES(1)")
