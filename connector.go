@@ -244,7 +244,7 @@ func (c *Connector) connect(ctx context.Context, idle, wrapped bool) (driver.Con
 		orphans.Store(n, struct{}{})
 	}
 	c.mu.Unlock()
-	return n.timed(), nil
+	return n, nil
 }
 
 // Close ends the pool. database/sql calls it from sql.DB.Close, after it has

@@ -186,8 +186,6 @@ func TestClosedStatementsDoNotReachTheirSuccessor(t *testing.T) {
 			for what, err := range map[string]error{
 				"Exec":                  second(old.Exec([]driver.Value{int64(7)})),
 				"Query":                 second(old.Query([]driver.Value{int64(7)})),
-				"Exec where timed":      second(timedStmt{old.(*stmt)}.ExecContext(background, nil)),
-				"Query where timed":     second(timedStmt{old.(*stmt)}.QueryContext(background, nil)),
 				"entered just as it is": second(old.(*stmt).enter(background, h)),
 			} {
 				if err != errStmtClosed {

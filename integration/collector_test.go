@@ -58,7 +58,7 @@ func export(t *testing.T) {
 	loggers := sdklog.NewLoggerProvider(sdklog.WithProcessor(sdklog.NewBatchProcessor(logs)))
 	otelapi.SetMeterProvider(meters)
 	otelapi.SetLoggerProvider(loggers)
-	stop, err := otel.Start(tracker.Default(), otel.WithUseTime(), otel.WithOperationDuration())
+	stop, err := otel.Start(tracker.Default(), otel.WithUseTime())
 	if err != nil {
 		t.Fatal(err)
 	}

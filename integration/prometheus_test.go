@@ -97,7 +97,7 @@ scrape_configs:
 		}
 	}
 	for _, name := range named(t) {
-		if strings.Contains(name, "_use_time_") || strings.Contains(name, "_operation_") { // the service does not ask
+		if strings.Contains(name, "_use_time_") { // the service does not ask
 			continue
 		}
 		if v, err := p.query("count(" + name + ")"); err != nil || v == "" {

@@ -17,7 +17,7 @@ import (
 type collector struct {
 	tracker *tracker.Tracker
 	attrs   []attribute.KeyValue
-	flush   []func() // tell the times that wait, WithUseTime and WithOperationDuration
+	flush   []func() // tell the times that wait, WithUseTime
 	tellers []teller
 	global  []metric.ObserveOption // for what has no pool
 

@@ -24,7 +24,6 @@
 //	db.client.connection.max                 UpDownCounter  {connection}   db.client.connection.pool.name
 //	db.client.connection.create_time         Histogram      s              db.client.connection.pool.name
 //	db.client.connection.use_time            Histogram      s              db.client.connection.pool.name
-//	db.client.operation.duration             Histogram      s              db.operation.name, db.response.status_code, db.system.name, error.type
 //	sqlite_leakguard.pool.waits              Counter        {wait}         db.client.connection.pool.name
 //	sqlite_leakguard.pool.wait_duration      Counter        s              db.client.connection.pool.name
 //	sqlite_leakguard.pool.starved            Counter        {starvation}   db.client.connection.pool.name
@@ -53,12 +52,9 @@
 //
 // create_time is how long SQLite took to open a connection. use_time is there
 // only with [WithUseTime]; it times leases that begin after Start and end with
-// a check-in. operation.duration is there only with [WithOperationDuration], on
-// connections that are opened after Start; of a query it ends where rows begin
-// to be read, preparing and pinging are none, the operation's name is the first
-// word of its text, and error.type is SQLite's extended result code or the Go
-// type of the error. All three have the buckets that the conventions recommend,
-// 1 ms to 10 s.
+// a check-in. Both have the buckets that the conventions recommend, 1 ms to 10 s.
+// Operations are not timed here: db.client.operation.duration comes from a wrapper
+// such as github.com/XSAM/otelsql, which goes around the guard like any other driver.
 //
 // connection.max and pool.* are there for pools whose sql.DB is attached
 // (leakguard.Attach), max where that has a limit: the program's own, without what is

@@ -116,15 +116,6 @@ func start(t *tracker.Tracker, cfg config) (*instrumentation, error) {
 		c.flush = append(c.flush, flush)
 		i.later(cancel)
 	}
-	if cfg.operations {
-		o, err := newOperations(meter, cfg.attrs)
-		if err != nil {
-			return nil, errors.Join(err, i.stop())
-		}
-		flush, cancel := t.TimeOperations(o.record)
-		c.flush = append(c.flush, flush)
-		i.later(cancel)
-	}
 	unregister, err := c.register(meter)
 	if err != nil {
 		return nil, errors.Join(err, i.stop())
@@ -158,11 +149,10 @@ func (i *instrumentation) stop() error {
 
 // config is what options set.
 type config struct {
-	meters     metric.MeterProvider
-	loggers    log.LoggerProvider
-	attrs      []attribute.KeyValue
-	useTime    bool
-	operations bool
+	meters  metric.MeterProvider
+	loggers log.LoggerProvider
+	attrs   []attribute.KeyValue
+	useTime bool
 }
 
 // Option is for Start.
@@ -189,11 +179,4 @@ func WithAttributes(attrs ...attribute.KeyValue) Option {
 // because it costs every lease two readings of the clock.
 func WithUseTime() Option {
 	return func(c *config) { c.useTime = true }
-}
-
-// WithOperationDuration adds the metric db.client.operation.duration for
-// connections that are opened after Start. Default off, because it costs every
-// operation two readings of the clock.
-func WithOperationDuration() Option {
-	return func(c *config) { c.operations = true }
 }

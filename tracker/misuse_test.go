@@ -65,7 +65,6 @@ func TestNilCallbacks(t *testing.T) {
 		"OnLeak: f":             func() { tr.OnLeak(nil) },
 		"AddDetector: d":        func() { tr.AddDetector(nil) },
 		"TimeLeases: f":         func() { tr.TimeLeases(nil) },
-		"TimeOperations: f":     func() { tr.TimeOperations(nil) },
 		"Go: f":                 func() { tr.Go(nil) },
 	} {
 		func() {

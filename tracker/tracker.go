@@ -22,7 +22,6 @@ type Tracker struct {
 	leaseTold   atomic.Bool
 	traceHook   atomic.Pointer[TraceHook] // see SetTraceHook
 	leaseTimes  batches[leaseTime]
-	operations  batches[Operation]
 
 	// Where a pool, and a connection's first lease, was opened last: the next one
 	// often has the same callers, which are then known by one comparison.
