@@ -37,10 +37,20 @@
 //
 // # Tests in parallel
 //
-// A check sees the whole tracker, hence what other tests have open at the
-// moment. Tests that run in parallel need a tracker each, given to
-// leakguard.Config.Tracker and to [Tracker]. In a testing/synctest bubble make
-// the tracker there; garbage collection runs outside of bubbles, so abandoned
-// rows are told as open in one. Pools in mode "off" are not seen at all, and a check of
-// a tracker that has seen no other pool fails: it would pass whatever the program does.
+// [VerifyNone] charges a test with what it opened itself: its function, or a function
+// literal in it, is in the leak's call stack. So one test's leak fails that test alone,
+// and tests that run in parallel do not accuse each other. What was opened where no test
+// is in the stack, in a goroutine of the program's, falls to the test that is running, and
+// the report says so; if several are, to the last of them. Subtests are told apart if
+// they are function literals of their own; those of a table, which are one literal, are not,
+// and need a tracker each to run in parallel: leakguard.Config.Tracker and [Tracker].
+//
+// A defer in a test with parallel subtests runs before they do: check by t.Cleanup there.
+//
+// [Find] and [VerifyTestMain] tell whatever the tracker holds, other tests' things too.
+//
+// In a testing/synctest bubble make the tracker there; garbage collection runs outside of
+// bubbles, so abandoned rows are told as open in one. Pools in mode "off" are not seen at
+// all, and a check of a tracker that has seen no other pool fails: it would pass whatever
+// the program does.
 package leakguardtest

@@ -24,6 +24,8 @@ type finding struct {
 	query  string
 	exempt string
 	stack  tracker.Stack
+	// stray is one that no test can be charged with by its stack.
+	stray bool
 	// leak is what the guard said of it, nil if nothing.
 	leak *tracker.Leak
 }
@@ -91,13 +93,13 @@ func (o *options) look() findings {
 		}
 		// Ids grow: what is newer than the lease was opened in it.
 		within := f.kind == tracker.KindConnection && newest[f.connection] > f.resource
-		if !within && !isOver[f.key] && !o.ignores(f) {
+		if !within && !isOver[f.key] && !o.ignores(&f) {
 			out = append(out, f)
 		}
 	}
 	told := toldOf(o.tracker)
 	for _, f := range ended {
-		if !o.ignores(f) && !told.has(f.key) {
+		if !o.ignores(&f) && !told.has(f.key) {
 			out = append(out, f)
 		}
 	}
@@ -141,7 +143,24 @@ func over(t *tracker.Tracker) findings {
 	return out
 }
 
-func (o *options) ignores(f finding) bool {
+// ignores reports whether a leak is to be left out; if not, it is found out whether the
+// test is to blame for certain.
+func (o *options) ignores(f *finding) bool {
 	_, known := o.known[o.tracker][f.key]
-	return known || o.exempt && f.exempt != "" || o.ignoresPool(f.pool)
+	if known || o.exempt && f.exempt != "" || o.ignoresPool(f.pool) {
+		return true
+	}
+	v := o.test.of(f.stack)
+	f.stray = v == unknown
+	return v == other
+}
+
+// charged leaves out what no test can be charged with while others are running: it may
+// be theirs, and the last of them is told.
+func (f findings) charged() findings {
+	stray := func(one finding) bool { return one.stray }
+	if slices.ContainsFunc(f, stray) && othersRun() {
+		return slices.DeleteFunc(f, stray)
+	}
+	return f
 }

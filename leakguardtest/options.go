@@ -19,6 +19,7 @@ type options struct {
 	pools   []string // patterns
 	exempt  bool     // is ignored
 	known   map[*tracker.Tracker]current
+	test    *charge // whose leaks are looked for
 }
 
 func gather(opts []Option) (*options, error) {

@@ -21,13 +21,14 @@ type site struct {
 	frame tracker.Frame
 	kind  tracker.Kind
 	fate  fate
+	stray bool
 }
 
 // describe words what was found: the largest group first.
 func describe(found findings) error {
 	groups := make(map[site]findings)
 	for _, f := range found {
-		s := site{f.stack.Site(), f.kind, f.fate}
+		s := site{f.stack.Site(), f.kind, f.fate, f.stray}
 		groups[s] = append(groups[s], f)
 	}
 	sites := make([]site, 0, len(groups))
@@ -76,6 +77,9 @@ func (s site) write(b *strings.Builder, group findings) {
 	}
 	if n := len(group) - listed; n > 0 {
 		fmt.Fprintf(b, "    and %d more\n", n)
+	}
+	if s.stray {
+		b.WriteString("    charged to the test that was running: no test is in the call stack\n")
 	}
 	frames := group[0].stack.UserFrames()
 	if len(frames) == 0 {

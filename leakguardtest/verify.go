@@ -21,16 +21,16 @@ type TestingM interface {
 	Run() int
 }
 
-// VerifyNone fails the test if it leaks: the same as Find, with its error
-// reported to t. Call it when everything should be closed, best by a defer or
-// a t.Cleanup that comes before the pool is opened, so that it runs after the
-// pool is closed. It panics if t is nil.
+// VerifyNone fails the test if it leaks: the same as Find, but for this test alone (see
+// the package's "Tests in parallel"), with the error reported to t. Call it when
+// everything should be closed: by a defer or, if the test closes things by t.Cleanup or
+// has parallel subtests, by a t.Cleanup, in its first line. It panics if t is nil.
 func VerifyNone(t TestingT, opts ...Option) {
 	if t == nil {
 		panic("leakguardtest: VerifyNone: t is nil")
 	}
 	t.Helper()
-	if err := Find(opts...); err != nil {
+	if err := find(chargeOf(t), false, opts...); err != nil {
 		t.Error(err)
 	}
 }
@@ -53,7 +53,7 @@ func verifyMain(m TestingM, w io.Writer, opts ...Option) (code int) {
 	if code = m.Run(); code != 0 {
 		return code
 	}
-	if err := find(partial(), opts...); err != nil {
+	if err := find(nil, partial(), opts...); err != nil {
 		fmt.Fprintln(w, err)
 		return 1
 	}
@@ -93,14 +93,16 @@ const (
 // Find returns an error that describes all leaks, nil if there are none. An
 // option that cannot be used, nil included, is an error too, and so is a tracker
 // that has never seen a pool under the guard: then nothing can be found.
-func Find(opts ...Option) error { return find(false, opts...) }
+func Find(opts ...Option) error { return find(nil, false, opts...) }
 
-// find is Find; blind says that having seen no pool is all right.
-func find(blind bool, opts ...Option) error {
+// find is Find for those leaks that a test is charged with; blind says that having seen
+// no pool is all right.
+func find(test *charge, blind bool, opts ...Option) error {
 	o, err := gather(opts)
 	if err != nil {
 		return err
 	}
+	o.test = test
 	if err := o.sees(); err != nil {
 		if blind {
 			return nil
@@ -113,7 +115,7 @@ func find(blind bool, opts ...Option) error {
 		found := o.look()
 		left := time.Until(deadline)
 		if !found.mayEnd() || left <= 0 {
-			return o.tell(found)
+			return o.tell(found.charged())
 		}
 		if looks&(looks-1) == 0 { // ever more rarely: a bubble's hour passes at once
 			runtime.GC() // what nobody can reach is proven, and named as such
