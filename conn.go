@@ -116,6 +116,117 @@ func isClosed(inner sqliteConn) bool { return inner.Ping(context.Background()) !
 // closed has none; go-sqlite3 says false then.
 func (c *conn) autocommit() bool { return c.inner.AutoCommit() || c.closedByProgram() }
 
+// ResetSession begins a lease. It answers driver.ErrBadConn if the connection
+// was closed while it sat in the pool; database/sql then takes another one. It
+// calls this and IsValid with its own locks held, see hooks.go.
+func (c *conn) ResetSession(ctx context.Context) error {
+	exempt := exemption(ctx) // asks the context, so nothing is held yet
+	f := c.gate.enterAs(ctx, busy|recording)
+	if f&reaping != 0 {
+		c.unbegun.Store(true)
+		return nil // ctx is over: the operation that follows begins the lease, and says so
+	}
+	if f&busy != 0 {
+		return driver.ErrBadConn
+	}
+	if f&dead != 0 {
+		c.leave(nil)
+		return driver.ErrBadConn
+	}
+	if c.waiting.Load() || c.wrapped || c.remains {
+		c.rec.Recorded()
+		c.drain()
+		if c.remains {
+			c.stillLeft()
+		}
+		if c.wrapped && !c.shownReset(f) {
+			c.leave(nil)
+			return driver.ErrBadConn
+		}
+		c.rec.Record()
+	}
+	c.checkOut(ctx, exempt)
+	c.leave(nil)
+	return nil
+}
+
+// IsValid ends a lease and says whether the connection may go into the pool.
+// A transaction begun by SQL text stays: it may legally go on in the next
+// lease, and rolling back here would commit half of it.
+func (c *conn) IsValid() bool {
+	wait := context.Background()
+	if c.unbegun.Load() {
+		wait = notAtAll
+	}
+	f := c.gate.enterAs(wait, busy|recording)
+	if f&reaping != 0 {
+		return true // no lease to end: see ResetSession
+	}
+	if f&busy != 0 {
+		// An operation in flight has the record to itself. Nobody comes back to that
+		// of a lost connection.
+		if c.lost.Load() {
+			c.rec.Record()
+			c.rec.CheckIn()
+			c.rec.Recorded()
+		}
+		return false
+	}
+	if c.waiting.Load() || c.raw.Load() || c.wrapped {
+		c.rec.Recorded()
+		c.drain()
+		c.takeBack(f)
+		if c.wrapped && !c.sawCheckIn {
+			c.sawCheckIn = true
+			c.rec.SawCheckIn()
+		}
+		c.rec.Record()
+	}
+	reason := c.rec.CheckIn()
+	if reason != "" || c.txn.tomb != nil {
+		c.rec.Recorded() // SQLite may be asked
+	}
+	c.leased = false
+	valid := f&dead == 0 && !c.discard
+	if t := c.txn.tomb; t != nil {
+		t.pooled = true
+		// Begun in this lease, which did more than that: it was a sql.Conn's,
+		// and its owner will not come back.
+		if t.lease == c.lease && c.ops > 1 {
+			if c.session.forever != "" && c.autocommit() {
+				c.exhume()
+			} else {
+				valid = false
+			}
+		}
+	} else if valid && reason != "" && !c.txn.open {
+		valid = c.expire(reason)
+	}
+	c.leave(nil)
+	return valid
+}
+
+// checkOut begins a lease. The record is open; what the context is asked for is
+// asked before, for its Value may be anybody's code.
+func (c *conn) checkOut(ctx context.Context, exempt string) {
+	if c.unbegun.Load() {
+		c.unbegun.Store(false)
+	}
+	c.leased = true
+	c.lease++
+	c.ops = 0
+	c.rec.CheckOut(exempt)
+	c.rec.TraceLease(ctx)
+}
+
+// checkOutNow is checkOut for an operation that goes on.
+func (c *conn) checkOutNow(ctx context.Context) {
+	exempt := exemption(ctx)
+	c.rec.Record()
+	c.checkOut(ctx, exempt)
+	c.rec.Recorded()
+}
+
 // enter begins an operation of the owner. On an error nothing has begun.
 func (c *conn) enter(ctx context.Context) error {
 	if f := c.met(c.gate.enterUntil(ctx)); f != 0 {
@@ -127,6 +238,14 @@ func (c *conn) enter(ctx context.Context) error {
 		c.checkOutNow(ctx)
 	}
 	return nil
+}
+
+// enterFor enters the gate for a text.
+func (c *conn) enterFor(ctx context.Context, class textClass) uint64 {
+	if class&textTx == 0 {
+		return c.met(c.gate.enterUntil(ctx))
+	}
+	return c.met(c.insist(c.gate.enterAs(ctx, busy|ending), class))
 }
 
 // refuse answers an operation that found flags at the gate: with an error the
@@ -189,6 +308,18 @@ func (c *conn) enterText(ctx context.Context, f uint64, class textClass, query s
 		return rest, done, err
 	}
 	return query, false, c.refuse(ctx, f)
+}
+
+// leave ends an operation and returns what it returns: err, or what an order
+// that came meanwhile made of it.
+func (c *conn) leave(err error) error {
+	if !c.gate.left() {
+		err = c.leaveBusy(err)
+	}
+	if err != nil {
+		c.blame(err)
+	}
+	return err
 }
 
 // leaveQuietly is leave for an error that was told before.
@@ -334,6 +465,66 @@ func (c *conn) execOver(ctx context.Context, class textClass, query string, args
 		return nil, err
 	}
 	return textResult(), nil
+}
+
+// QueryContext runs statements and returns the rows of the last one.
+func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	f, again := c.met(c.gate.enterUntil(ctx)), false
+	if f == 0 {
+		var t *text
+		if t, again = c.findText(query, args); t != nil {
+			return c.queryText(ctx, t, args)
+		}
+	}
+	class := classify(query)
+	f = c.insist(f, class)
+	c.mayEnd(f, class)
+	if f != 0 {
+		rest, done, err := c.enterText(ctx, f, class, query)
+		if err != nil {
+			return nil, err
+		}
+		if done {
+			return noRows{}, nil
+		}
+		if rest != query {
+			query, class = rest, classify(rest)
+		}
+	}
+	if !c.leased {
+		c.checkOutNow(ctx)
+	}
+	inner, guarded, err := c.arm(ctx, 0)
+	if err != nil {
+		inner, guarded = ctx, false // go-sqlite3 prepares, and finds the same
+	}
+	restore := c.busyHandler && namesBusyTimeout(class, query)
+	if restore {
+		c.wait.Default(c.db())
+	}
+	var opened sqliteRows
+	if class&(textMulti|textTx) == textMulti|textTx && c.db().OK() {
+		c.spare()
+		opened, err = c.queryEach(ctx, inner, guarded, query, args)
+	} else {
+		opened, err = c.innerQuery(inner, query, args)
+		opened, err = c.begun(ctx, guarded, class, query, opened, err)
+		if again && class == 0 && err == nil {
+			c.keepText(inner, query)
+		}
+	}
+	if restore || class&textPragma != 0 {
+		c.takeBusyTimeout(restore, class, query)
+	}
+	if err != nil {
+		c.rec.Executing(query)
+		return nil, c.leave(err)
+	}
+	r := c.openRows(ctx, guarded, opened, nil, nil, query)
+	if err = c.leave(nil); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // PrepareContext prepares the first statement of the text.

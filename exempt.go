@@ -23,3 +23,12 @@ func Exempt(ctx context.Context, reason string) context.Context {
 	exempted.Store(true)
 	return context.WithValue(ctx, exemptKey{}, reason)
 }
+
+// exemption returns the reason that the context carries, "" if none.
+func exemption(ctx context.Context) string {
+	if !exempted.Load() {
+		return ""
+	}
+	reason, _ := ctx.Value(exemptKey{}).(string)
+	return reason
+}

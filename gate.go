@@ -63,6 +63,36 @@ func (g *gate) cache() string {
 	return g.shared.name
 }
 
+// enter begins an operation and returns the tombed and dead bits. It returns
+// the busy bit, and has begun nothing, if an operation is in flight: then a
+// call never came back from SQLite (a Go function called by SQL panicked), or
+// two goroutines use one driver connection.
+func (g *gate) enter() uint64 {
+	if w := g.word.Load(); w&flags == 0 && g.word.CompareAndSwap(w, w|busy) {
+		return 0
+	}
+	return g.enterSlow(nil, busy)
+}
+
+// enterUntil is enter for an operation that ends with ctx. It returns the
+// reaping bit, and has begun nothing, if ctx is over while the reaper is inside.
+func (g *gate) enterUntil(ctx context.Context) uint64 {
+	if w := g.word.Load(); w&flags == 0 && g.word.CompareAndSwap(w, w|busy) {
+		return 0
+	}
+	return g.enterSlow(ctx.Done(), busy)
+}
+
+// enterAs is enterUntil with further bits: ending for an operation that may end
+// the transaction, recording for one that begins with writing the record (see
+// tracker.Conn.Record).
+func (g *gate) enterAs(ctx context.Context, bits uint64) uint64 {
+	if w := g.word.Load(); w&flags == 0 && g.word.CompareAndSwap(w, w|bits) {
+		return 0
+	}
+	return g.enterSlow(ctx.Done(), bits)
+}
+
 // enterEnding is enter for an operation that may end the transaction, so that
 // an order for it may come to nothing.
 func (g *gate) enterEnding() uint64 { return g.enterAs(context.Background(), busy|ending) }
@@ -102,6 +132,12 @@ var notAtAll = func() context.Context {
 func (g *gate) enterNow() (uint64, bool) {
 	f := g.enterUntil(notAtAll)
 	return f, f&reaping == 0
+}
+
+// left is leave where nothing stands in the way.
+func (g *gate) left() bool {
+	w := g.word.Load()
+	return w&(interrupt|condemned|stopped|attended|closing|sharing) == 0 && g.word.CompareAndSwap(w, w&^ofOne+operation)
 }
 
 // leave ends the operation. It returns false, and has not ended it, if there is

@@ -1,7 +1,7 @@
 package leakguard
 
 // The hooks that database/sql calls with its own locks held, ResetSession and
-// IsValid (hotpath_lease.go) with what they lead to, and Close: nothing here waits
+// IsValid (conn.go) with what they lead to, and Close: nothing here waits
 // for a statement, and nobody's code is called.
 
 // takeBack follows a lease that handed the real connection out.

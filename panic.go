@@ -57,6 +57,23 @@ func (c *conn) innerQuery(ctx context.Context, query string, args []driver.Named
 	return asRows(opened, err)
 }
 
+func (c *conn) rowsNext(inner sqliteRows, dest []driver.Value) (err error) {
+	ok := false
+	defer c.returned(&ok)
+	err = inner.Next(dest)
+	ok = true
+	return err
+}
+
+// rowsClose closes rows, which may commit.
+func (c *conn) rowsClose(inner sqliteRows) (err error) {
+	ok := false
+	defer c.returned(&ok)
+	err = inner.Close()
+	ok = true
+	return err
+}
+
 // asRows takes go-sqlite3's rows. With an error there are none, whatever it
 // returns.
 func asRows(opened driver.Rows, err error) (sqliteRows, error) {

@@ -3,6 +3,7 @@ package leakguard
 import (
 	"context"
 	"database/sql/driver"
+	"io"
 	"reflect"
 	"time"
 
@@ -61,6 +62,97 @@ func (c *conn) newRunner(inner sqliteStmt, handle capi.Stmt) *runner {
 	return runnerOf(c.inner, inner, handle)
 }
 
+// stmtQuery runs a statement to its first row. open: there are rows of an earlier
+// run.
+func (c *conn) stmtQuery(ctx context.Context, p *prepared, open bool, args []driver.NamedValue) (rows sqliteRows, err error) {
+	ok := false
+	defer c.returned(&ok)
+	if k := c.direct(ctx, p, open, args); k != nil {
+		if err, ok = k.query(&c.args); ok {
+			if err != nil {
+				return nil, err
+			}
+			c.happened(&k.run)
+			return k, nil
+		}
+	}
+	opened, err := p.inner.QueryContext(ctx, args)
+	ok = true
+	return asRows(opened, err)
+}
+
+// direct returns the runner for a run with these arguments, which it takes into
+// c.args; nil where go-sqlite3 has to run the statement: when it is to watch the
+// context, or finds arguments that only it knows. open: there are rows of an
+// earlier run.
+func (c *conn) direct(ctx context.Context, p *prepared, open bool, args []driver.NamedValue) *runner {
+	if open || ctx.Done() != nil {
+		return nil
+	}
+	if p.runner == nil {
+		if p.asked {
+			return nil
+		}
+		p.asked = true
+		if p.runner = c.newRunner(p.inner, p.handle); p.runner == nil {
+			return nil
+		}
+	}
+	if !bind(&c.args, args) {
+		return nil
+	}
+	return p.runner
+}
+
+// bind takes arguments by position. It returns false for those that go-sqlite3 is
+// to bind, or to refuse.
+func bind(to *capi.Args, args []driver.NamedValue) bool {
+	to.Clear()
+	if len(args) > maxDirectArgs {
+		return false
+	}
+	size := 0
+	for i := range args {
+		a := &args[i]
+		if a.Name != "" || a.Ordinal != i+1 {
+			return false
+		}
+		switch v := a.Value.(type) {
+		case int64:
+			to.Int(v)
+		case string:
+			if size += len(v); size > maxDirectBytes {
+				return false
+			}
+			to.Text(v)
+		case nil:
+			to.Null()
+		case float64:
+			to.Float(v)
+		case bool:
+			if v {
+				to.Int(1)
+			} else {
+				to.Int(0)
+			}
+		case []byte:
+			if size += len(v); size > maxDirectBytes {
+				return false
+			}
+			if v == nil {
+				to.Null()
+			} else {
+				to.Blob(v)
+			}
+		case time.Time:
+			to.Time(v, timeLayouts()[0])
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // runnerOf returns nil if something is missing.
 func runnerOf(conn sqliteConn, inner sqliteStmt, handle capi.Stmt) *runner {
 	loc, ok := capi.Location(conn)
@@ -85,6 +177,17 @@ func (c *conn) compareClocks() {
 	}
 }
 
+// happened takes the time of what was run and is going to be recorded: that costs
+// less than to read the clock.
+func (c *conn) happened(run *capi.Cursor) {
+	if c.skew == 0 {
+		return
+	}
+	if ns := run.At(); ns != 0 {
+		c.at = time.Duration(ns) + c.skew
+	}
+}
+
 // exec runs the statement, which has no columns. done is false if nothing ran.
 func (k *runner) exec(args *capi.Args) (res driver.Result, err error, done bool) {
 	switch code := k.run.Exec(args); code {
@@ -95,6 +198,27 @@ func (k *runner) exec(args *capi.Args) (res driver.Result, err error, done bool)
 	default:
 		return nil, k.failed(code), true
 	}
+}
+
+// query runs the statement to its first row, and is its rows then. done is false
+// if nothing ran.
+func (k *runner) query(args *capi.Args) (err error, done bool) {
+	code, fresh := k.run.Query(args)
+	if fresh {
+		k.described = false // also when it failed
+	}
+	switch code {
+	case capi.Unbound:
+		return nil, false
+	case capi.Row, capi.Done:
+	default:
+		return k.failed(code), true
+	}
+	if !k.described {
+		k.describe()
+	}
+	k.code = code
+	return nil, true
 }
 
 // describe asks for the columns. What was handed out stays as it is.
@@ -131,6 +255,76 @@ func (k *runner) columnTypes() sqliteRows {
 		k.types = rowsOf(k.inner)
 	}
 	return k.types
+}
+
+// Columns returns the names of the columns.
+func (k *runner) Columns() []string { return k.names }
+
+// first reads the row that the query has stepped to.
+func (k *runner) first(dest []driver.Value) error {
+	code := k.code
+	k.code = capi.OK
+	if code == capi.Done {
+		return io.EOF
+	}
+	k.values(dest)
+	return nil
+}
+
+// Next reads the next row.
+func (k *runner) Next(dest []driver.Value) error {
+	if k.code != capi.OK {
+		return k.first(dest)
+	}
+	switch code := k.run.Step(); code {
+	case capi.Row:
+		k.values(dest)
+		return nil
+	case capi.Done:
+		return io.EOF
+	default:
+		return k.failed(code)
+	}
+}
+
+// values hands the present row out.
+func (k *runner) values(dest []driver.Value) {
+	row := k.run.Row()
+	for i := range dest {
+		v := &row[i]
+		switch v.Kind() {
+		case capi.Integer:
+			switch n := v.Int(); k.becomes[i] {
+			case itself:
+				dest[i] = n
+			case aTime:
+				dest[i] = k.in(unixTime(n))
+			case aBool:
+				dest[i] = n > 0
+			}
+		case capi.Text:
+			s := v.Text()
+			if k.becomes[i] == aTime {
+				dest[i] = k.in(parseTime(s))
+			} else {
+				dest[i] = s
+			}
+		case capi.Float:
+			dest[i] = v.Float()
+		case capi.Blob:
+			dest[i] = v.Blob()
+		default:
+			dest[i] = nil
+		}
+	}
+}
+
+// Close ends the run.
+func (k *runner) Close() error {
+	if code := k.run.Reset(); code != capi.OK {
+		return k.failed(code)
+	}
+	return nil
 }
 
 // ColumnTypeDatabaseTypeName returns the declared type.

@@ -132,6 +132,33 @@ func (c *conn) finalize(st *stmtState) error {
 	return err
 }
 
+// NumInput returns the number of parameters. It does not reach SQLite.
+func (s *stmt) NumInput() int { return s.inputs }
+
+// enter begins an operation on the statement, whose handle is h. done: it was the
+// rollback of a transaction that the guard had rolled back, and the operation is over.
+func (s *stmt) enter(ctx context.Context, h *stmtHandle) (done bool, err error) {
+	c, st := h.c, h.st
+	f := c.enterFor(ctx, st.class)
+	if s.h.Load() == nil && f&(busy|reaping) == 0 { // closed meanwhile: the handle may be another's
+		return false, c.leave(errStmtClosed)
+	}
+	if f != 0 {
+		// Only the first statement of a text is prepared.
+		_, done, err := c.enterText(ctx, f, st.class&^textMulti, st.query)
+		if done || err != nil {
+			return done, err
+		}
+	}
+	if st.slot < 0 {
+		return false, c.leave(errStmtClosed)
+	}
+	if !c.leased {
+		c.checkOutNow(ctx)
+	}
+	return false, nil
+}
+
 // ExecContext runs the statement.
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
 	h := s.h.Load()
@@ -172,6 +199,43 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 		return nil, err
 	}
 	return res, nil
+}
+
+// QueryContext runs the statement and returns its rows.
+func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	h := s.h.Load()
+	if h == nil {
+		return nil, errStmtClosed
+	}
+	c, st := h.c, h.st
+	if done, err := s.enter(ctx, h); err != nil {
+		return nil, err
+	} else if done {
+		return noRows{}, nil
+	}
+	inner, guarded, err := c.arm(ctx, 0)
+	if err != nil {
+		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
+	}
+	if st.timeout {
+		c.leaveBusyTimeout()
+	}
+	opened, err := c.stmtQuery(inner, &st.prepared, st.open > 0, args)
+	if guarded || st.class != 0 || err != nil {
+		opened, err = c.begun(ctx, guarded, st.class, st.query, opened, err)
+	}
+	if st.timeout {
+		c.takeBusyTimeout(true, st.class, st.query)
+	}
+	if err != nil {
+		c.rec.Executing(st.query)
+		return nil, c.leave(err)
+	}
+	r := c.openRows(ctx, guarded, opened, st, nil, st.query)
+	if err = c.leave(nil); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // Exec is ExecContext for callers without a context.

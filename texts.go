@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"hash/maphash"
+	"math/rand/v2"
 	"strings"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
@@ -57,6 +58,72 @@ type text struct {
 	columns bool // it returns columns
 	busy    bool // rows are open on it
 	dropped bool // to be closed with them
+}
+
+// findText returns the statement of a text, nil if it is to be run by its text.
+// again says that the text came before: once it has run, it is to be kept.
+func (c *conn) findText(query string, args []driver.NamedValue) (t *text, again bool) {
+	ts := &c.texts
+	if !ts.on {
+		return nil, false
+	}
+	if len(query) > maxTextLen {
+		return nil, false
+	}
+	if ts.textHashes == nil {
+		ts.textHashes = new(textHashes)
+	}
+	h := maphash.String(textSeed, query)
+	short := uint32(h >> 32)
+	for i, t := range ts.list {
+		if ts.hashes[i] != short || t.query != query {
+			continue
+		}
+		t.credit = textCredit
+		if i > 0 { // one step to the front
+			ts.list[i-1], ts.list[i] = t, ts.list[i-1]
+			ts.hashes[i-1], ts.hashes[i] = short, ts.hashes[i-1]
+		}
+		if t.busy || len(args) != t.inputs || !keepable(args) {
+			return nil, false
+		}
+		return t, false
+	}
+	slot := &ts.seen[h%seenTexts]
+	if *slot != short {
+		// Texts in turn that have the same place would put each other out for
+		// ever if each took it.
+		if *slot == 0 || rand.Uint32()&1 == 0 {
+			*slot = short
+		}
+		return nil, false
+	}
+	if n := len(ts.list); n == maxTexts {
+		if ts.list[n-1].credit--; ts.list[n-1].credit > 0 {
+			return nil, false
+		}
+	}
+	*slot = 0
+	return nil, true
+}
+
+// keepable reports whether arguments may stay with a statement: go-sqlite3
+// binds those of a text by position, and some of them by name.
+func keepable(args []driver.NamedValue) bool {
+	size := 0
+	for i := range args {
+		a := &args[i]
+		if a.Name != "" || a.Ordinal != i+1 {
+			return false
+		}
+		switch v := a.Value.(type) {
+		case string:
+			size += len(v)
+		case []byte:
+			size += len(v)
+		}
+	}
+	return size <= maxTextArgs
 }
 
 var textSeed = maphash.MakeSeed()
@@ -151,4 +218,29 @@ func (c *conn) execText(ctx context.Context, t *text, args []driver.NamedValue) 
 		return nil, err
 	}
 	return res, nil
+}
+
+// queryText is QueryContext for a text that is kept. The connection is inside
+// the gate.
+func (c *conn) queryText(ctx context.Context, t *text, args []driver.NamedValue) (driver.Rows, error) {
+	if !c.leased {
+		c.checkOutNow(ctx)
+	}
+	inner, guarded, err := c.arm(ctx, 0)
+	if err != nil {
+		inner, guarded = ctx, false // go-sqlite3 binds, and finds the same
+	}
+	opened, err := c.stmtQuery(inner, &t.prepared, false, args)
+	if guarded || err != nil {
+		opened, err = c.begun(ctx, guarded, 0, t.query, opened, err)
+	}
+	if err != nil {
+		c.rec.Executing(t.query)
+		return nil, c.leave(err)
+	}
+	r := c.openRows(ctx, guarded, opened, nil, t, t.query)
+	if err = c.leave(nil); err != nil {
+		return nil, err
+	}
+	return r, nil
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // Cancellation. go-sqlite3 starts a goroutine for each Exec with a context that
@@ -29,6 +31,55 @@ type watch struct {
 	// The watchdog's own.
 	idle int
 	seen uint64
+}
+
+// arm makes the operation that has just entered the gate end with ctx. own is
+// how many of the open rows are the operation's own. It returns the context for
+// go-sqlite3 and whether the operation is watched; with an error, ctx is over
+// and nothing must run.
+func (c *conn) arm(ctx context.Context, own int) (context.Context, bool, error) {
+	c.ops++
+	c.at = 0
+	done := ctx.Done()
+	if done == nil {
+		return ctx, false, nil
+	}
+	return c.armDone(ctx, done, own)
+}
+
+func (c *conn) armDone(ctx context.Context, done <-chan struct{}, own int) (context.Context, bool, error) {
+	w := &c.watch
+	if !c.wait.OK() {
+		return ctx, false, nil // go-sqlite3 watches
+	}
+	if done != w.announced {
+		// Polling the channel of a synctest bubble from outside is fatal, and
+		// the watchdog is outside.
+		if tracker.InBubble() {
+			return ctx, false, nil
+		}
+		w.announced = done
+		w.mu.Lock()
+		w.done = done
+		w.mu.Unlock()
+	}
+	if len(c.rows) > own {
+		c.spare()
+		c.gate.set(watched | beside)
+	} else {
+		c.gate.set(watched)
+	}
+	// In this order: the watchdog takes a connection from its list first and
+	// looks at the word then.
+	if !w.listed.Load() && !theWatchdog.add(w) {
+		w.attend(c.gate.word.Load())
+	}
+	// From here on no cancellation is missed, so one that came before is seen.
+	if err := ctx.Err(); err != nil {
+		c.disarm()
+		return ctx, false, err
+	}
+	return context.Background(), true, nil
 }
 
 // disarm takes the watch off the operation.

@@ -51,3 +51,19 @@ func (c *Conn) unlock() {
 	c.word.And(^uint64(readingBit))
 	c.mu.Unlock()
 }
+
+// Record begins writing: CheckOut, CheckIn, OpenRows and CloseResource come
+// between it and Recorded. The caller is inside the driver's gate. BeganTx and
+// EndedTx begin by themselves.
+func (c *Conn) Record() {
+	for {
+		w := c.word.Load()
+		if w&(RecordingBit|readingBit) == 0 && c.word.CompareAndSwap(w, w|RecordingBit) {
+			return
+		}
+		runtime.Gosched() // a reader takes microseconds
+	}
+}
+
+// Recorded ends writing. Leaving the gate with the bit cleared does so as well.
+func (c *Conn) Recorded() { c.word.And(^uint64(RecordingBit)) }

@@ -57,6 +57,10 @@ func (r *Resource) Query() string { return r.query }
 // ID returns the resource's id, unique in its connection; 0 if it is closed.
 func (r *Resource) ID() uint64 { return r.id }
 
+// suspect reports whether it was reported and has neither recovered nor been
+// reaped.
+func (r *Resource) suspect() bool { return r.watch.id == r.id && r.watch.leak != nil }
+
 // see brings the watch up to date with the resource as it is now.
 func (r *Resource) see(now time.Duration) {
 	if r.watch.id != r.id {
@@ -69,4 +73,26 @@ func (r *Resource) see(now time.Duration) {
 type list struct {
 	head *Resource
 	n    int
+}
+
+func (l *list) add(r *Resource) {
+	r.next, r.prev = l.head, nil
+	if l.head != nil {
+		l.head.prev = r
+	}
+	l.head = r
+	l.n++
+}
+
+func (l *list) remove(r *Resource) {
+	if r.prev != nil {
+		r.prev.next = r.next
+	} else {
+		l.head = r.next
+	}
+	if r.next != nil {
+		r.next.prev = r.prev
+	}
+	r.next, r.prev = nil, nil
+	l.n--
 }

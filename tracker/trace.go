@@ -75,6 +75,13 @@ func (c *Conn) TraceTx(ctx context.Context) {
 	}
 }
 
+// TraceResource notes whose span rows or a statement belong to.
+func (c *Conn) TraceResource(ctx context.Context, r *Resource) {
+	if hook := c.pool.traceHook(); hook != nil {
+		c.noteTrace(ctx, *hook, r)
+	}
+}
+
 // noteTrace closes an open record before it asks the hook: nobody's code runs
 // while readers are kept out.
 func (c *Conn) noteTrace(ctx context.Context, hook TraceHook, r *Resource) {
@@ -96,4 +103,21 @@ func (c *Conn) noteTrace(ctx context.Context, hook TraceHook, r *Resource) {
 	if !recording {
 		c.Recorded()
 	}
+}
+
+// TraceLease notes whose span the present lease belongs to. Like TraceTx and
+// TraceResource it follows the call that opened it, and does nothing unless
+// there is a hook.
+func (c *Conn) TraceLease(ctx context.Context) {
+	if hook := c.pool.traceHook(); hook != nil {
+		c.noteTrace(ctx, *hook, &c.lease)
+	}
+}
+
+// traceHook returns the hook, nil without one.
+func (p *Pool) traceHook() *TraceHook {
+	if !p.heard.Load() {
+		return nil
+	}
+	return p.tracker.traceHook.Load()
 }
