@@ -49,7 +49,7 @@ func (t *txStmt) step(c *conn, ctx context.Context, sql string) error {
 		t.inner = inner
 		// With a shared cache go-sqlite3 may be built to wait for the others, see
 		// https://www.sqlite.org/unlock_notify.html.
-		if c.gate.shared == nil {
+		if c.gate.Shared() == nil {
 			c.compareClocks()
 			t.run = capi.NewCursor(capi.OfStmt(prepared))
 		}

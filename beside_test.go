@@ -15,6 +15,7 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -250,7 +251,7 @@ func TestCloseBesideACondemnedOperation(t *testing.T) {
 		over <- err
 	}()
 	<-s.entered
-	waitFor(t, "the operation is condemned", func() bool { return c.gate.word.Load()&condemned != 0 })
+	waitFor(t, "the operation is condemned", func() bool { return c.gate.Has(gate.Condemned) })
 	wantErr(t, "Close", c.Close(), nil)
 	s.leave <- func() {}
 	wantErr(t, "the statement", <-over, ErrReaped)
@@ -259,7 +260,7 @@ func TestCloseBesideACondemnedOperation(t *testing.T) {
 	}
 	g.wait(t, tracker.EventReaped)
 	g.wait(t, tracker.EventClosed)
-	if w := c.gate.word.Load() & flags; w&^(dead|tombed) != 0 {
+	if w := c.gate.Load() & gate.Flags; w&^(gate.Dead|gate.Tombed) != 0 {
 		t.Errorf("flags %#x are left", w)
 	}
 }
@@ -282,12 +283,18 @@ func TestCloseBesideAnOperationInASharedCache(t *testing.T) {
 	s.leave <- func() {}
 	wantErr(t, "the statement", <-over, nil)
 	must(other.ExecContext(background, "INSERT INTO t VALUES(1)", nil))(t)
-	if !other.gate.try() {
+	if !other.gate.Try() {
 		t.Fatal("the gate of the other connection is held")
 	}
-	other.gate.release()
-	if n := other.gate.shared.refs; n != 1 {
-		t.Errorf("%d connections share the cache, want 1", n)
+	other.gate.Release()
+	before := other.gate.Shared()
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	next := gate.SharedOf(other.gate.Cache())
+	defer next.Drop()
+	if next == before {
+		t.Error("the closed connection still has a part in the shared cache's gate")
 	}
 }
 
@@ -499,7 +506,7 @@ func TestEverythingBesideEverything(t *testing.T) {
 		} {
 			beside(f)
 		}
-		for c.gate.word.Load()>>16 < 50 {
+		for c.gate.Load()>>16 < 50 {
 			runtime.Gosched()
 		}
 		mustDo(t, c.Close())
@@ -510,7 +517,7 @@ func TestEverythingBesideEverything(t *testing.T) {
 		if err := second(c.ExecContext(background, "SELECT 1", nil)); !errors.Is(err, errConnClosed) && !errors.Is(err, ErrReaped) {
 			t.Fatalf("Exec behind Close: %v", err)
 		}
-		if w := c.gate.word.Load() & flags; w&^(dead|tombed) != 0 {
+		if w := c.gate.Load() & gate.Flags; w&^(gate.Dead|gate.Tombed) != 0 {
 			t.Fatalf("flags %#x are left", w)
 		}
 	}

@@ -2,6 +2,7 @@ package leakguard
 
 import (
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -32,17 +33,17 @@ func (k control) TxStateOf(schema string) tracker.TxState {
 func (k control) KeptLock(schema string) tracker.TxState {
 	return k.state(func(c *conn) (capi.TxnState, bool) {
 		kept, ok := c.db().TryKeptLock(schema)
-		return kept, ok && c.gate.shared == nil
+		return kept, ok && c.gate.Shared() == nil
 	})
 }
 
 func (k control) state(ask func(c *conn) (capi.TxnState, bool)) tracker.TxState {
 	c := k.conn.Value()
-	if c == nil || !c.gate.try() {
+	if c == nil || !c.gate.Try() {
 		return tracker.TxUnknown
 	}
-	defer c.gate.release()
-	if c.gate.word.Load()&dead != 0 {
+	defer c.gate.Release()
+	if c.gate.Has(gate.Dead) {
 		return tracker.TxNone
 	}
 	if c.raw.Load() { // the program may be inside SQLite beside the gate
@@ -68,7 +69,7 @@ func (c *conn) listAttached() {
 			continue // nobody else reaches one in memory
 		}
 		cache := ""
-		if c.gate.shared != nil { // attached ones are as the first
+		if c.gate.Shared() != nil { // attached ones are as the first
 			cache = d.Path
 		}
 		attached = append(attached, tracker.Attached{Schema: d.Schema, File: identify(d.Path).describe(d.Path, cache)})

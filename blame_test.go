@@ -22,6 +22,7 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -538,7 +539,7 @@ func TestBlameNamesTheQuery(t *testing.T) {
 		run(t, c, "CREATE TEMP TABLE x(a)")
 		dc := b.last()
 		st := dc.rows[0]
-		dc.gate.enter()
+		dc.gate.Enter()
 		err := st.leave(dc, sqlite3.Error{Code: sqlite3.ErrBusy})
 		wantCode(t, "step", err, sqlite3.ErrBusy)
 		blamedFor(t, b, tracker.ReasonBusy, "SELECT a FROM t")
@@ -632,7 +633,7 @@ func TestBlameOfNothing(t *testing.T) {
 	c := drive(t, Config{})
 	unique := error(sqlite3.Error{Code: sqlite3.ErrConstraint})
 	if n := testing.AllocsPerRun(100, func() {
-		c.gate.enter()
+		c.gate.Enter()
 		c.leave(nil)
 		c.blame(io.EOF)
 		c.blame(unique)
@@ -704,7 +705,7 @@ func TestBlameNobodyDead(t *testing.T) {
 			t.Error(s)
 		}
 		sleep(10 * time.Minute)
-		if c.gate.word.Load()&dead == 0 {
+		if !c.gate.Has(gate.Dead) {
 			t.Error("it is not dead")
 		}
 		other := open(t, Config{})

@@ -4,6 +4,7 @@ import (
 	"time"
 	"weak"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -16,11 +17,11 @@ var _ tracker.DatabaseControl = control{}
 // Look calls f inside the gate if it is free.
 func (k control) Look(f func()) bool {
 	c := k.conn.Value()
-	if c == nil || !c.gate.try() {
+	if c == nil || !c.gate.Try() {
 		return false
 	}
 	f()
-	c.gate.release()
+	c.gate.Release()
 	return true
 }
 
@@ -39,7 +40,7 @@ func (k control) Carry(o *tracker.Order) tracker.Outcome {
 	if o.Scope == tracker.ScopeGiveUp {
 		return c.giveUp(o)
 	}
-	if o.Absolute && c.gate.try() || !o.Absolute && c.gate.tryAt(o.Word) {
+	if o.Absolute && c.gate.Try() || !o.Absolute && c.gate.TryAt(o.Word) {
 		return c.inside(o, func() tracker.Outcome { return c.carry(o) })
 	}
 	if o.Scope != tracker.ScopeTransaction || !o.Absolute {
@@ -65,7 +66,7 @@ func (c *conn) condemn(o *tracker.Order) bool {
 	if !c.order.CompareAndSwap(nil, o) {
 		return false // another one is under way
 	}
-	if c.gate.condemn() && c.rec.Transaction() == o.Resource {
+	if c.gate.Condemn() && c.rec.Transaction() == o.Resource {
 		c.meant.Store(o)
 		return true
 	}
@@ -80,7 +81,7 @@ func (c *conn) condemn(o *tracker.Order) bool {
 // what else is open. Nor does one stop for an order that is still looked at: it
 // could lose its transaction by that, and the order would be taken back.
 func (c *conn) stopCondemned() bool {
-	return c.gate.hit(func() {
+	return c.gate.Hit(func() {
 		o := c.order.Load()
 		if o == nil || c.meant.Load() != o || c.shielded.Load() || c.raw.Load() {
 			return
@@ -89,7 +90,7 @@ func (c *conn) stopCondemned() bool {
 			return
 		}
 		c.wait.Stop(true)
-		if c.gate.word.Load()&ending == 0 {
+		if !c.gate.Has(gate.Ending) {
 			c.db().Interrupt()
 		}
 	})
@@ -103,11 +104,11 @@ func (c *conn) inside(o *tracker.Order, f func() tracker.Outcome) (out tracker.O
 	defer func() {
 		if !returned {
 			recover()
-			c.gate.set(busy)
+			c.gate.Set(gate.Busy)
 			c.lose()
 			out = tracker.Void
 		}
-		c.gate.release()
+		c.gate.Release()
 	}()
 	// Closing rows may commit, and closing must not wait for a lock here.
 	c.wait.Stop(true)
@@ -126,7 +127,7 @@ func (c *conn) inside(o *tracker.Order, f func() tracker.Outcome) (out tracker.O
 }
 
 func (c *conn) carry(o *tracker.Order) tracker.Outcome {
-	if c.raw.Load() || c.gate.word.Load()&dead != 0 {
+	if c.raw.Load() || c.gate.Has(gate.Dead) {
 		return tracker.Void
 	}
 	switch o.Scope {
@@ -219,7 +220,7 @@ var closers = make(chan struct{}, 64)
 func (c *conn) die(err error) {
 	c.gone = err
 	c.exhume()
-	c.gate.set(dead)
+	c.gate.Set(gate.Dead)
 	c.forgetConn()
 	c.rec.ForceClosed()
 	theWatchdog.remove(&c.watch)
@@ -244,7 +245,7 @@ func (c *conn) carryCondemned(err error) error {
 	// The ROLLBACK below is nobody's to interrupt: behind a shield none is sent,
 	// and behind take none is on its way.
 	c.shielded.Store(true)
-	c.gate.take(0)
+	c.gate.Take(0)
 	defer c.shielded.Store(false)
 	t := c.txn.tomb
 	switch {
@@ -261,7 +262,7 @@ func (c *conn) carryCondemned(err error) error {
 		t.reapedBy(c, verdict)
 		c.rec.Settle(o, tracker.Done)
 		return verdict
-	case !c.txn.open && t == nil && c.txn.id == o.Resource && c.txn.failed == c.gate.word.Load()&^flags && gaveUp(err):
+	case !c.txn.open && t == nil && c.txn.id == o.Resource && c.txn.failed == c.gate.Generation() && gaveUp(err):
 		// The COMMIT itself, and it did not commit. An operation that began behind
 		// a COMMIT that did may give up for reasons of its own.
 		c.rec.Settle(o, tracker.Done)

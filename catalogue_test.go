@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/testdata/catalogue/layer"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
@@ -81,7 +82,7 @@ func (p *program) finally(f func()) {
 // over lets everybody go who waits.
 func (p *program) over() {
 	settle := func() {
-		if tracker.InBubble() {
+		if gate.InBubble() {
 			synctest.Wait()
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -17,7 +18,7 @@ import (
 type conn struct {
 	// What each operation touches comes first, in as few cache lines as it takes:
 	// behind SQLite's system calls they are cold.
-	gate   gate
+	gate   gate.Gate
 	rec    *tracker.Conn // immutable
 	inner  sqliteConn    // immutable
 	leased bool
@@ -121,15 +122,15 @@ func (c *conn) autocommit() bool { return c.inner.AutoCommit() || c.closedByProg
 // calls this and IsValid with its own locks held, see hooks.go.
 func (c *conn) ResetSession(ctx context.Context) error {
 	exempt := exemption(ctx) // asks the context, so nothing is held yet
-	f := c.gate.enterAs(ctx, busy|recording)
-	if f&reaping != 0 {
+	f := c.gate.EnterAs(ctx, gate.Busy|gate.Recording)
+	if f&gate.Reaping != 0 {
 		c.unbegun.Store(true)
 		return nil // ctx is over: the operation that follows begins the lease, and says so
 	}
-	if f&busy != 0 {
+	if f&gate.Busy != 0 {
 		return driver.ErrBadConn
 	}
-	if f&dead != 0 {
+	if f&gate.Dead != 0 {
 		c.leave(nil)
 		return driver.ErrBadConn
 	}
@@ -156,13 +157,13 @@ func (c *conn) ResetSession(ctx context.Context) error {
 func (c *conn) IsValid() bool {
 	wait := context.Background()
 	if c.unbegun.Load() {
-		wait = notAtAll
+		wait = gate.NotAtAll
 	}
-	f := c.gate.enterAs(wait, busy|recording)
-	if f&reaping != 0 {
+	f := c.gate.EnterAs(wait, gate.Busy|gate.Recording)
+	if f&gate.Reaping != 0 {
 		return true // no lease to end: see ResetSession
 	}
-	if f&busy != 0 {
+	if f&gate.Busy != 0 {
 		// An operation in flight has the record to itself. Nobody comes back to that
 		// of a lost connection.
 		if c.lost.Load() {
@@ -187,7 +188,7 @@ func (c *conn) IsValid() bool {
 		c.rec.Recorded() // SQLite may be asked
 	}
 	c.leased = false
-	valid := f&dead == 0 && !c.discard
+	valid := f&gate.Dead == 0 && !c.discard
 	if t := c.txn.tomb; t != nil {
 		t.pooled = true
 		// Begun in this lease, which did more than that: it was a sql.Conn's,
@@ -229,7 +230,7 @@ func (c *conn) checkOutNow(ctx context.Context) {
 
 // enter begins an operation of the owner. On an error nothing has begun.
 func (c *conn) enter(ctx context.Context) error {
-	if f := c.met(c.gate.enterUntil(ctx)); f != 0 {
+	if f := c.met(c.gate.EnterUntil(ctx)); f != 0 {
 		if err := c.refuse(ctx, f); err != nil {
 			return err
 		}
@@ -243,9 +244,9 @@ func (c *conn) enter(ctx context.Context) error {
 // enterFor enters the gate for a text.
 func (c *conn) enterFor(ctx context.Context, class textClass) uint64 {
 	if class&textTx == 0 {
-		return c.met(c.gate.enterUntil(ctx))
+		return c.met(c.gate.EnterUntil(ctx))
 	}
-	return c.met(c.insist(c.gate.enterAs(ctx, busy|ending), class))
+	return c.met(c.insist(c.gate.EnterAs(ctx, gate.Busy|gate.Ending), class))
 }
 
 // refuse answers an operation that found flags at the gate: with an error the
@@ -253,16 +254,16 @@ func (c *conn) enterFor(ctx context.Context, class textClass) uint64 {
 func (c *conn) refuse(ctx context.Context, f uint64) error {
 	var err error
 	switch {
-	case f&busy != 0:
+	case f&gate.Busy != 0:
 		return errBusy
-	case f&reaping != 0:
+	case f&gate.Reaping != 0:
 		return ctx.Err()
-	case f&dead != 0:
+	case f&gate.Dead != 0:
 		err = c.gone
 		if over := ctx.Err(); over != nil && !c.leased {
 			err = over // see ResetSession, which gave up: the pool had it, not this operation
 		}
-	case f&tombed != 0:
+	case f&gate.Tombed != 0:
 		err = c.txn.tomb.refuse(c)
 	}
 	if err != nil {
@@ -278,19 +279,19 @@ const insistence = 25 * time.Millisecond
 // insist enters for a text that ends the transaction and found the reaper inside
 // and its context over: for that alone, such a text is not refused.
 func (c *conn) insist(f uint64, class textClass) uint64 {
-	if f&reaping == 0 || class&textEndsTx == 0 {
+	if f&gate.Reaping == 0 || class&textEndsTx == 0 {
 		return f
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), insistence)
 	defer cancel()
-	return c.gate.enterAs(ctx, busy|ending)
+	return c.gate.EnterAs(ctx, gate.Busy|gate.Ending)
 }
 
 // mayEnd says, right behind enter, that the text may end the transaction.
 func (c *conn) mayEnd(f uint64, class textClass) {
-	if class&textTx != 0 && f&(busy|reaping) == 0 {
-		c.gate.set(ending)
-		c.gate.take(0) // an interrupt may be on its way
+	if class&textTx != 0 && f&(gate.Busy|gate.Reaping) == 0 {
+		c.gate.Set(gate.Ending)
+		c.gate.Take(0) // an interrupt may be on its way
 	}
 }
 
@@ -300,7 +301,7 @@ func (c *conn) enterText(ctx context.Context, f uint64, class textClass, query s
 	switch {
 	case c.ownRollback(f, class):
 		return "", true, c.leave(nil)
-	case f == tombed && class&textRollback != 0:
+	case f == gate.Tombed && class&textRollback != 0:
 		rest, done, err = c.rollbackText(class, query)
 		if done {
 			err = c.leave(err)
@@ -313,7 +314,7 @@ func (c *conn) enterText(ctx context.Context, f uint64, class textClass, query s
 // leave ends an operation and returns what it returns: err, or what an order
 // that came meanwhile made of it.
 func (c *conn) leave(err error) error {
-	if !c.gate.left() {
+	if !c.gate.Left() {
 		err = c.leaveBusy(err)
 	}
 	if err != nil {
@@ -324,14 +325,14 @@ func (c *conn) leave(err error) error {
 
 // leaveQuietly is leave for an error that was told before.
 func (c *conn) leaveQuietly(err error) error {
-	if !c.gate.left() {
+	if !c.gate.Left() {
 		err = c.leaveBusy(err)
 	}
 	return err
 }
 
 func (c *conn) leaveBusy(err error) error {
-	for !c.gate.leave() {
+	for !c.gate.Leave() {
 		err = c.seeTo(err)
 	}
 	return err
@@ -339,14 +340,14 @@ func (c *conn) leaveBusy(err error) error {
 
 // seeTo sees to what keeps an operation from leaving.
 func (c *conn) seeTo(err error) error {
-	c.gate.clear(watched | recording) // SQLite is done: the context has nothing left to stop
-	bits := c.gate.take(condemned | stopped | attended | closing)
+	c.gate.Clear(gate.Watched | gate.Recording) // SQLite is done: the context has nothing left to stop
+	bits := c.gate.Take(gate.Condemned | gate.Stopped | gate.Attended | gate.Closing)
 	c.unwatch(bits)
-	if bits&condemned != 0 {
+	if bits&gate.Condemned != 0 {
 		c.wait.Stop(false)
 		err = c.carryCondemned(err)
 	}
-	if bits&closing != 0 {
+	if bits&gate.Closing != 0 {
 		c.shut()
 	}
 	return err
@@ -362,18 +363,18 @@ func (c *conn) Raw() driver.Conn {
 // enterRaw waits for a reaper that is inside. An order that condemns this
 // operation comes to nothing, like one that ends the transaction: it must not be
 // interrupted, for that would stick to open rows.
-func (c *conn) enterRaw() uint64 { return c.gate.enterEnding() }
+func (c *conn) enterRaw() uint64 { return c.gate.EnterEnding() }
 
 func (c *conn) handOut(f uint64) {
 	c.raw.Store(true)
 	c.rec.StampLease()
 	c.rec.HandedOut()
-	if f&busy == 0 {
+	if f&gate.Busy == 0 {
 		c.texts.stop()
 		c.begins.drop()
 		c.begins.once = true
 		c.ops++
-		if f&dead == 0 {
+		if f&gate.Dead == 0 {
 			c.lend()
 		}
 		c.leave(nil)
@@ -382,7 +383,7 @@ func (c *conn) handOut(f uint64) {
 
 // Ping does what go-sqlite3's does.
 func (c *conn) Ping(ctx context.Context) error {
-	if f := c.gate.enterUntil(ctx); f&(busy|reaping|dead) != 0 {
+	if f := c.gate.EnterUntil(ctx); f&(gate.Busy|gate.Reaping|gate.Dead) != 0 {
 		return c.refuse(ctx, f)
 	}
 	return c.leave(c.inner.Ping(ctx))
@@ -390,7 +391,7 @@ func (c *conn) Ping(ctx context.Context) error {
 
 // ExecContext runs one or more statements.
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	f, again := c.met(c.gate.enterUntil(ctx)), false
+	f, again := c.met(c.gate.EnterUntil(ctx)), false
 	if f == 0 {
 		var t *text
 		if t, again = c.findText(query, args); t != nil && !t.columns {
@@ -469,7 +470,7 @@ func (c *conn) execOver(ctx context.Context, class textClass, query string, args
 
 // QueryContext runs statements and returns the rows of the last one.
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	f, again := c.met(c.gate.enterUntil(ctx)), false
+	f, again := c.met(c.gate.EnterUntil(ctx)), false
 	if f == 0 {
 		var t *text
 		if t, again = c.findText(query, args); t != nil {

@@ -223,14 +223,13 @@ func (c *Connector) connect(ctx context.Context, idle, wrapped bool) (driver.Con
 	}
 	n.rec.TraceLease(ctx)
 	n.rec.OpenedIn(took)
-	n.gate.word = n.rec.Word()
 	_, machine := c.tracker.Now()
-	n.gate.turn.start(!machine)
+	n.gate.Init(n.rec.Word(), !machine)
 	if c.traits.shared {
-		n.gate.share(c.traits.cacheGate(n.filename()))
+		n.gate.Share(c.traits.cacheGate(n.filename()))
 	}
 	n.begins.once = c.showsHandles()
-	n.texts.on = !c.traits.keepsTexts && n.gate.shared == nil && !n.begins.once
+	n.texts.on = !c.traits.keepsTexts && n.gate.Shared() == nil && !n.begins.once
 	n.session.start(n)
 	n.startWaiting()
 	if c.sqlite.ConnectHook != nil {

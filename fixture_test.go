@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -414,7 +416,7 @@ func record(t testing.TB, tr *tracker.Tracker) *recorder {
 
 // events returns the events of these types, in order.
 func (r *recorder) events(types ...tracker.EventType) []tracker.Event {
-	if tracker.InBubble() {
+	if gate.InBubble() {
 		synctest.Wait() // for the dispatcher
 	}
 	r.mu.Lock()
@@ -601,4 +603,12 @@ func (f *failing) Close() error {
 		<-f.closing
 	}
 	return f.sqliteConn.Close()
+}
+
+// linger widens the window that it is called in: other goroutines get to run
+// while the caller is in the middle of something.
+func linger() {
+	for range rand.IntN(4) {
+		runtime.Gosched()
+	}
 }

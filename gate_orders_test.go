@@ -4,12 +4,12 @@ import (
 	"context"
 	"database/sql/driver"
 	"runtime"
-	"sync"
 	"testing"
 	"weak"
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -121,7 +121,7 @@ func TestOrderAfterCommit(t *testing.T) {
 					met = true
 					if !again { // the operation is over before the reaper looks again
 						c.order.Store(o)
-						c.gate.condemn()
+						c.gate.Condemn()
 					} else if c.condemn(o) {
 						t.Error("condemned for a transaction that is over")
 					}
@@ -161,7 +161,7 @@ func TestOrderStopsCommit(t *testing.T) {
 	o := lateOrder(c)
 	done := make(chan error, 1)
 	go func() { done <- tx.Commit() }()
-	for c.gate.word.Load()&busy == 0 {
+	for !c.gate.Has(gate.Busy) {
 		runtime.Gosched() // it has not begun
 	}
 	if out := (control{weakOf(c)}).Carry(o); out != tracker.Condemned {
@@ -190,7 +190,7 @@ func TestOrderBehindAStaleMark(t *testing.T) {
 		if c.condemn(stale) {
 			t.Error("condemned for a transaction that is over")
 		}
-		if c.gate.word.Load()&condemned == 0 {
+		if !c.gate.Has(gate.Condemned) {
 			t.Error("no mark: not the case that was meant")
 		}
 		if out := (control{weakOf(c)}).Carry(lateOrder(c)); out != tracker.Condemned {
@@ -219,7 +219,7 @@ func TestNudgeBeforeTheSecondLook(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- try(sc, "INSERT INTO t "+sitting) }()
 	<-sit.inside
-	if !c.order.CompareAndSwap(nil, o) || !c.gate.condemn() {
+	if !c.order.CompareAndSwap(nil, o) || !c.gate.Condemn() {
 		t.Error("not condemned")
 	}
 	if !(control{weakOf(c)}).Nudge() {
@@ -253,16 +253,16 @@ func TestOrderTakenMeanwhile(t *testing.T) {
 	c := g.last()
 	o := lateOrder(c)
 	run(t, sc, "COMMIT")
-	if f := c.gate.enter(); f != 0 {
+	if f := c.gate.Enter(); f != 0 {
 		t.Fatalf("flags %#x", f)
 	}
 	c.rec.Record() // while the owner writes, nobody looks
 	left := make(chan bool)
 	go func() { left <- c.condemn(o) }()
-	for c.gate.word.Load()&condemned == 0 {
+	for !c.gate.Has(gate.Condemned) {
 		runtime.Gosched()
 	}
-	c.gate.clear(condemned)
+	c.gate.Clear(gate.Condemned)
 	if c.order.Swap(nil) != o {
 		t.Error("no order behind the mark")
 	}
@@ -270,7 +270,7 @@ func TestOrderTakenMeanwhile(t *testing.T) {
 	if !<-left {
 		t.Error("the reaper says that the order is void, and the owner has it")
 	}
-	c.gate.leave()
+	c.gate.Leave()
 }
 
 // The owner has taken the mark and not yet the order when a second order comes:
@@ -283,75 +283,26 @@ func TestOrderBehindTheMark(t *testing.T) {
 	run(t, sc, "BEGIN", "INSERT INTO t VALUES(1)")
 	c := g.last()
 	first, second := lateOrder(c), lateOrder(c)
-	if f := c.gate.enter(); f != 0 {
+	if f := c.gate.Enter(); f != 0 {
 		t.Fatalf("flags %#x", f)
 	}
 	if !c.condemn(first) {
 		t.Fatal("not condemned")
 	}
-	if c.gate.leave() || c.gate.take(condemned) != condemned {
+	if c.gate.Leave() || c.gate.Take(gate.Condemned) != gate.Condemned {
 		t.Fatal("not marked")
 	}
 	if c.condemn(second) {
 		t.Error("a second order took the place of the first")
 	}
 	wantErr(t, "the operation", c.carryCondemned(nil), ErrReaped)
-	if !c.gate.leave() { // no mark is left behind
-		c.gate.take(condemned)
+	if !c.gate.Leave() { // no mark is left behind
+		c.gate.Take(gate.Condemned)
 		c.carryCondemned(nil)
-		c.gate.leave()
+		c.gate.Leave()
 	}
 	wantReaped(t, g, 1) // the first one's
 	wantErr(t, "ROLLBACK", try(sc, "ROLLBACK"), nil)
-}
-
-// A Close that must not wait finds the reaper inside another connection of the
-// shared cache. An order that comes meanwhile finds no operation to condemn: one
-// that is taken back at once would never carry it out.
-func TestOrderBesideEnterNow(t *testing.T) {
-	t.Parallel()
-	gates := newGates(2, true)
-	g, other := gates[0], gates[1]
-	if !other.try() {
-		t.Fatal("the gate is not free")
-	}
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	wg.Go(func() { // the reaper's orders
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if g.condemn() {
-				t.Error("condemned, and nobody is inside")
-				return
-			}
-		}
-	})
-	for range 100000 {
-		if f, inside := g.enterNow(); inside {
-			t.Fatalf("inside beside the reaper: %#x", f)
-		}
-	}
-	close(stop)
-	wg.Wait()
-	if w := wordOf(g); w != 0 {
-		t.Errorf("the word is %#x", w)
-	}
-	other.release()
-	if f, inside := g.enterNow(); f != 0 || !inside {
-		t.Errorf("enterNow of a free gate: %#x, %v", f, inside)
-	}
-	if other.try() {
-		t.Error("the reaper got into the cache beside an owner")
-	}
-	g.leave()
-	if !other.try() {
-		t.Error("the cache is not free behind its owner")
-	}
-	other.release()
 }
 
 // The connection is handed out raw while an order condemns that very operation:

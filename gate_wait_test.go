@@ -4,29 +4,23 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"math/rand/v2"
 	"runtime"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // Owners that wait for a reaper which is inside, and give up with their context.
 
 // awaitedBy waits until somebody waits for the gate.
-func awaitedBy(t *testing.T, g *gate) {
+func awaitedBy(t *testing.T, g *gate.Gate) {
 	t.Helper()
-	word := g.word
-	if g.shared != nil {
-		word = &g.shared.word
-	}
-	for deadline := time.Now().Add(20 * time.Second); word.Load()&awaited == 0; {
+	for deadline := time.Now().Add(20 * time.Second); !g.Awaited(); {
 		if time.Now().After(deadline) {
 			t.Fatal("nobody waits for the gate")
 		}
@@ -45,156 +39,20 @@ func answer[T any](t *testing.T, what string, c <-chan T) (v T) {
 	return v
 }
 
-func TestGateGivesUp(t *testing.T) {
-	for name, shared := range map[string]bool{"own cache": false, "shared cache": true} {
-		t.Run(name, func(t *testing.T) {
-			gates := newGates(2, shared)
-			owner, reaper := gates[0], gates[0]
-			if shared {
-				reaper = gates[1] // inside another connection of the cache
-			}
-			for range 100 {
-				before := wordOf(owner)
-				if !reaper.try() {
-					t.Fatal("the gate is not free")
-				}
-				ctx, cancel := context.WithCancel(background)
-				f := make(chan uint64, 1)
-				go func() { f <- owner.enterUntil(ctx) }()
-				awaitedBy(t, owner)
-				cancel()
-				if f := answer(t, "enterUntil", f); f != reaping {
-					t.Fatalf("enterUntil: %#x, want reaping", f)
-				}
-				if f := owner.enterUntil(ctx); f != reaping {
-					t.Fatalf("enterUntil, over before: %#x, want reaping", f)
-				}
-				go func() { f <- owner.enter() }() // behind one who gave up
-				linger()
-				reaper.set(tombed)
-				reaper.release()
-				if f := answer(t, "enter", f); f != wordOf(owner)&tombed {
-					t.Fatalf("enter: %#x", f)
-				}
-				if reaper.try() {
-					t.Fatal("the reaper got in beside an owner")
-				}
-				reaper.clear(tombed)
-				owner.leave()
-				if w := wordOf(owner); w != before+operation {
-					t.Fatalf("the word is %#x behind %#x: who gave up has left something", w, before)
-				}
-				if f := owner.enterUntil(ctx); f != 0 { // nothing to wait for
-					t.Fatalf("enterUntil of a free gate: %#x", f)
-				}
-				owner.leave()
-			}
-		})
-	}
-}
-
-// Several reapers take and release, owners come with contexts that end at random
-// moments and without: nobody is inside beside another, and nobody is forgotten.
-func TestGateGivesUpStress(t *testing.T) {
-	for name, n := range map[string]int{"own cache": 1, "shared cache": 3} {
-		t.Run(name, func(t *testing.T) {
-			const ops = 2000
-			gates := newGates(n, n > 1)
-			var common int // written by the reapers, read by the owners
-			var gaveUp, entered atomic.Int64
-			var stop atomic.Bool
-			var owners, others sync.WaitGroup
-			for _, g := range gates {
-				owners.Go(func() {
-					for i := range ops {
-						ctx, cancel := background, func() {}
-						if i%3 != 0 {
-							ctx, cancel = context.WithCancel(background)
-						}
-						over := make(chan struct{})
-						go func() {
-							defer close(over)
-							linger()
-							cancel()
-						}()
-						if f := g.enterUntil(ctx); f == reaping {
-							gaveUp.Add(1)
-						} else {
-							entered.Add(1)
-							before := common
-							linger()
-							if common != before {
-								t.Error("the reaper was inside beside an owner")
-							}
-							g.leave()
-						}
-						<-over
-					}
-				})
-			}
-			for range 2 {
-				others.Go(func() {
-					for !stop.Load() {
-						if g := gates[rand.IntN(len(gates))]; g.try() {
-							before := common
-							linger()
-							linger()
-							common = before + 1
-							g.release()
-						}
-						for range 4 { // long enough for the owners to get in now and then
-							linger()
-						}
-						runtime.Gosched()
-					}
-				})
-			}
-			done := make(chan struct{})
-			go func() { owners.Wait(); close(done) }()
-			for last, over := int64(-1), false; !over; {
-				select {
-				case <-done:
-					over = true
-				case <-time.After(20 * time.Second):
-					now := entered.Load() + gaveUp.Load()
-					if now == last {
-						t.Fatal("an owner was forgotten")
-					}
-					last = now
-				}
-			}
-			stop.Store(true)
-			others.Wait()
-			if entered.Load() == 0 || gaveUp.Load() == 0 {
-				t.Error("nothing was tried")
-			}
-			for _, g := range gates {
-				if w := wordOf(g) & flags; w != 0 {
-					t.Errorf("flags %#x are left", w)
-				}
-				if !g.try() {
-					t.Fatal("the gate is not free")
-				}
-				g.release()
-			}
-			t.Logf("%d operations, reaper inside %d times, %d gave up", entered.Load(), common, gaveUp.Load())
-		})
-	}
-}
-
 // insideGate holds the gate as the reaper does; with a shared cache that of
 // another connection of it.
 func insideGate(t *testing.T, c *conn) (release func()) {
 	t.Helper()
 	g := &c.gate
-	if c.gate.shared != nil {
-		g = newGates(1, false)[0]
-		g.share(c.gate.shared)
+	if c.gate.Shared() != nil {
+		g = new(gate.Gate)
+		g.Init(new(gate.Word), false)
+		g.Share(c.gate.Shared())
 	}
-	if !g.try() {
+	if !g.Try() {
 		t.Fatal("the gate is taken")
 	}
-	return g.release
+	return g.Release
 }
 
 // Every operation with a context returns with its error while the reaper is
@@ -279,7 +137,7 @@ func TestOperationsGiveUp(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				before := w.c.gate.generation()
+				before := w.c.gate.Generation()
 				release := insideGate(t, w.c)
 				done := make(chan error, 1)
 				go func() { done <- operation(w, ctx) }()
@@ -288,7 +146,7 @@ func TestOperationsGiveUp(t *testing.T) {
 				if err := answer(t, name, done); err != context.Canceled {
 					t.Errorf("%v, want context.Canceled itself", err)
 				}
-				if now := w.c.gate.generation(); now != before {
+				if now := w.c.gate.Generation(); now != before {
 					t.Errorf("the generation went from %#x to %#x", before, now)
 				}
 				if name == "Rows.Next" { // as database/sql does
@@ -308,11 +166,11 @@ func TestOperationsGiveUp(t *testing.T) {
 				release()
 				if name == "Rows.Next" {
 					c := w.c
-					if !c.gate.try() {
+					if !c.gate.Try() {
 						t.Fatal("the gate is taken")
 					}
 					c.drain()
-					c.gate.release()
+					c.gate.Release()
 					if len(c.rows) != 0 {
 						t.Errorf("%d rows are open", len(c.rows))
 					}
@@ -425,7 +283,7 @@ func TestCheckOutGivesUp(t *testing.T) {
 	}
 
 	// The reaper may close it, and the operation's own error counts all the same.
-	c.gate.set(dead)
+	c.gate.Set(gate.Dead)
 	c.gone = errConnClosed
 	release()
 	if _, err := c.ExecContext(ctx, "CREATE TABLE x(a)", nil); err != context.Canceled {
@@ -434,7 +292,7 @@ func TestCheckOutGivesUp(t *testing.T) {
 	if c.IsValid() {
 		t.Error("IsValid of a closed connection: true")
 	}
-	c.gate.clear(dead)
+	c.gate.Clear(gate.Dead)
 	c.gone = nil
 
 	// And it begins the lease where the reaper is gone by then.
@@ -564,9 +422,9 @@ func TestRowsClosedLateOnce(t *testing.T) {
 		t.Errorf("Close once more: %v", err)
 	}
 	next := query(background)
-	c.gate.enter()
+	c.gate.Enter()
 	c.drain()
-	c.gate.leave()
+	c.gate.Leave()
 	read, row := 0, make([]driver.Value, 1)
 	for next.Next(row) == nil {
 		read++
@@ -627,54 +485,19 @@ func TestOwnersWaitAcrossBubbles(t *testing.T) {
 				// outside waits.
 				done := make(chan error, 1)
 				synctest.Test(t, func(t *testing.T) {
-					if !c.gate.try() {
+					if !c.gate.Try() {
 						t.Fatal("the gate is taken")
 					}
 				})
 				go func() { done <- c.Ping(background) }()
 				awaitedBy(t, &c.gate)
-				synctest.Test(t, func(*testing.T) { c.gate.release() })
+				synctest.Test(t, func(*testing.T) { c.gate.Release() })
 				if err := answer(t, "Ping", done); err != nil {
 					t.Errorf("Ping: %v", err)
 				}
 			}
 		})
 	}
-}
-
-// The first who takes the gate does it from somebody's bubble, where no channel
-// may be made: the owner outside waits all the same.
-func TestOwnerWaitsForSomebodysBubble(t *testing.T) {
-	eachGate(t, func(t *testing.T, g *gate) {
-		for _, giveUp := range []bool{false, true} {
-			g.turn.over.Store(nil)
-			synctest.Test(t, func(t *testing.T) {
-				if !g.try() {
-					t.Fatal("the gate is not free")
-				}
-			})
-			ctx, cancel := context.WithCancel(background)
-			f := make(chan uint64, 1)
-			entering := make(chan struct{})
-			go func() { close(entering); f <- g.enterUntil(ctx) }()
-			<-entering
-			linger()
-			if giveUp {
-				cancel()
-				if f := answer(t, "enterUntil", f); f != reaping {
-					t.Errorf("enterUntil: %#x, want reaping", f)
-				}
-			}
-			synctest.Test(t, func(*testing.T) { g.release() })
-			if !giveUp {
-				if f := answer(t, "enterUntil", f); f != 0 {
-					t.Errorf("enterUntil: %#x", f)
-				}
-				g.leave()
-			}
-			cancel()
-		}
-	})
 }
 
 // A tracker that lives in a bubble: its reaper sits in a hook of the program for

@@ -6,6 +6,8 @@ import (
 	"io"
 	"runtime"
 	"testing"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Interrupts for operations whose context ends at the wrong moment: while the
@@ -101,7 +103,7 @@ func TestInterruptDoesNotStickToRows(t *testing.T) {
 			ctx.behind = func(n int) {
 				if n == 2 { // arm's look, and begun's
 					close(ctx.done)
-					c.watch.stop(c.gate.word.Load())
+					c.watch.stop(c.gate.Load())
 				}
 			}
 			rows, err := open(c, ctx)
@@ -130,7 +132,7 @@ func TestInterruptDoesNotStickToRows(t *testing.T) {
 			ctx.behind = func(n int) {
 				if n == first+2 { // arm's look, and the one behind the step
 					close(ctx.done)
-					c.watch.stop(c.gate.word.Load())
+					c.watch.stop(c.gate.Load())
 				}
 			}
 			for range 2 { // the first one was read with the query
@@ -161,7 +163,7 @@ func TestInterruptDoesNotStickToRows(t *testing.T) {
 				t.Fatalf("Next: %v", err)
 			}
 			close(ctx.done)
-			ctx.before = func(int) { c.watch.stop(c.gate.word.Load()) } // before the owner sees it
+			ctx.before = func(int) { c.watch.stop(c.gate.Load()) } // before the owner sees it
 			for range 2 {
 				if err := rows.Next(row); err != context.Canceled {
 					t.Errorf("Next: %v, want context.Canceled itself", err)
@@ -182,12 +184,12 @@ func TestInterruptSparesRowsBeside(t *testing.T) {
 	late := func(c *conn) (over chan struct{}) {
 		over = make(chan struct{})
 		begun := make(chan struct{})
-		word := c.gate.word.Load()
+		word := c.gate.Load()
 		go func() {
 			defer close(over)
-			c.gate.stop(word, func() {
+			c.gate.Stop(word, func() {
 				close(begun)
-				for c.gate.word.Load()&watched != 0 {
+				for c.gate.Has(gate.Watched) {
 					runtime.Gosched()
 				}
 				c.interrupt()
@@ -230,21 +232,21 @@ func TestInterruptSparesRowsBeside(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f := c.gate.enter(); f != 0 {
+		if f := c.gate.Enter(); f != 0 {
 			t.Fatalf("flags %#x", f)
 		}
 		ctx := newLookedAt()
 		if _, _, err := c.arm(ctx, 0); err != nil {
 			t.Fatal(err)
 		}
-		if !c.watch.stop(c.gate.word.Load()) || c.gate.leave() {
+		if !c.watch.stop(c.gate.Load()) || c.gate.Leave() {
 			t.Fatal("not stopped")
 		}
 		over := late(c) // once more, between leave and what it asks for
 		if err := c.seeTo(nil); err != nil {
 			t.Error(err)
 		}
-		if !c.gate.leave() {
+		if !c.gate.Leave() {
 			t.Error("the operation did not end")
 		}
 		<-over

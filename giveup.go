@@ -2,6 +2,7 @@ package leakguard
 
 import (
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -47,11 +48,11 @@ func (c *conn) giveUp(o *tracker.Order) tracker.Outcome {
 // crossing calls f with the gate held, if it is free and nothing moved since the
 // order was given.
 func (c *conn) crossing(o *tracker.Order, f func() tracker.Outcome) tracker.Outcome {
-	if !c.gate.tryAt(o.Word) {
+	if !c.gate.TryAt(o.Word) {
 		return tracker.Void
 	}
 	return c.inside(o, func() tracker.Outcome {
-		if c.raw.Load() || c.gate.word.Load()&dead != 0 {
+		if c.raw.Load() || c.gate.Has(gate.Dead) {
 			return tracker.Void
 		}
 		return f()
@@ -99,14 +100,14 @@ func (c *conn) others() bool {
 		if n == nil || n == c {
 			continue
 		}
-		if !n.gate.try() {
-			if n.gate.word.Load()&busy != 0 {
+		if !n.gate.Try() {
+			if n.gate.Has(gate.Busy) {
 				continue // out
 			}
 			return false
 		}
-		same := n.gate.word.Load()&dead != 0 || n.leased || !n.raw.Load() && n.spotless()
-		n.gate.release()
+		same := n.gate.Has(gate.Dead) || n.leased || !n.raw.Load() && n.spotless()
+		n.gate.Release()
 		if !same {
 			return false
 		}
@@ -214,7 +215,7 @@ func (c *conn) missedCheckIn(f uint64) {
 	c.leased = false
 	if t := c.txn.tomb; t != nil {
 		t.pooled = true
-	} else if f&dead == 0 && reason != "" && !c.txn.open {
+	} else if f&gate.Dead == 0 && reason != "" && !c.txn.open {
 		c.refresh(reason)
 	}
 }

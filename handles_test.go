@@ -213,7 +213,7 @@ func TestClosedHandlesOfWhatWasReaped(t *testing.T) {
 	old := must(c.Query("SELECT i FROM "+three, nil))(t)
 	oldStmt := must(c.Prepare("SELECT i FROM " + three))(t)
 	oldRows := must(oldStmt.Query(nil))(t)
-	if f := c.gate.enter(); f != 0 {
+	if f := c.gate.Enter(); f != 0 {
 		t.Fatalf("flags %#x", f)
 	}
 	c.killRows(ErrReaped)
@@ -310,13 +310,13 @@ func TestHandedOverStatementIsClosed(t *testing.T) {
 	h := func() weak.Pointer[stmtHandle] {
 		s := must(c.Prepare("SELECT 1"))(t)
 		h := s.(*stmt).h.Load()
-		if !c.gate.try() {
+		if !c.gate.Try() {
 			t.Fatal("the gate is taken")
 		}
 		wantErr(t, "Close", s.Close(), nil)
 		wantErr(t, "Close again", s.Close(), nil)
 		wantErr(t, "Exec", second(s.Exec(nil)), errStmtClosed)
-		c.gate.release()
+		c.gate.Release()
 		return weak.Make(h)
 	}()
 	for range 3 {
@@ -381,7 +381,7 @@ func TestRowsClosedAtOnce(t *testing.T) {
 	for range 50 {
 		c := drive(t, Config{Mode: tracker.Basic}) // no reaper comes by
 		r, s := must(c.Query("SELECT 1", nil))(t), must(c.Prepare("SELECT 1"))(t)
-		if !c.gate.try() {
+		if !c.gate.Try() {
 			t.Fatal("the gate is taken")
 		}
 		var closers sync.WaitGroup
@@ -394,7 +394,7 @@ func TestRowsClosedAtOnce(t *testing.T) {
 			closers.Go(func() { s.Close() })
 		}
 		waitFor(t, "all wait at the gate", func() bool { return waitingAtGate(c) >= 3 })
-		c.gate.release()
+		c.gate.Release()
 		closers.Wait()
 		mustDo(t, c.ResetSession(background), r.Close(), s.Close())
 		if n, m := len(c.freeRows), len(c.freeStmts); n != 1 || m != 1 {
@@ -421,5 +421,5 @@ func waitFor(t testing.TB, what string, done func() bool) {
 func waitingAtGate(c *conn) int {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	return bytes.Count(stacks, fmt.Appendf(nil, "(*gate).enterSlow(%p", &c.gate))
+	return bytes.Count(stacks, fmt.Appendf(nil, "(*Gate).enterSlow(%p", &c.gate))
 }

@@ -1,5 +1,7 @@
 package leakguard
 
+import "github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+
 // The hooks that database/sql calls with its own locks held, ResetSession and
 // IsValid (conn.go) with what they lead to, and Close: nothing here waits
 // for a statement, and nobody's code is called.
@@ -10,7 +12,7 @@ func (c *conn) takeBack(f uint64) {
 		return
 	}
 	c.session.keep(c, "the raw connection was handed out")
-	if f&dead == 0 {
+	if f&gate.Dead == 0 {
 		c.sync()
 		c.leftBehind()
 		c.listAttached()
@@ -27,8 +29,8 @@ func (c *conn) takeBack(f uint64) {
 // has in flight: that closes the connection on its way out, and an error of doing so is
 // not told.
 func (c *conn) Close() error {
-	for c.gate.enter()&busy != 0 {
-		if !c.gate.close() {
+	for c.gate.Enter()&gate.Busy != 0 {
+		if !c.gate.Close() {
 			continue // it is over
 		}
 		c.forgetConn() // who is in flight holds the connection
@@ -46,7 +48,7 @@ func (c *conn) Close() error {
 // open go first: over them, SQLite would keep file and locks for good. See
 // https://www.sqlite.org/c3ref/close.html on zombies.
 func (c *conn) shut() (err error) {
-	if c.gate.word.Load()&dead == 0 {
+	if !c.gate.Has(gate.Dead) {
 		c.drain()
 		c.killRows(errConnClosed)
 		c.finalizeAll()
@@ -54,19 +56,19 @@ func (c *conn) shut() (err error) {
 			c.endTx()
 		}
 		c.gone = errConnClosed
-		c.gate.set(dead)
+		c.gate.Set(gate.Dead)
 		c.forgetConn()
 		theWatchdog.remove(&c.watch)
 		// An interrupt must not reach a handle that is closed: without a
 		// transaction none is sent, and behind take none is on its way.
-		c.gate.take(0)
+		c.gate.Take(0)
 		err = c.innerShut()
 	}
 	c.rec.Close()
 	c.dropped.Stop()
 	if !c.closed {
 		c.closed = true
-		c.gate.shared.drop()
+		c.gate.Drop()
 	}
 	return err
 }
@@ -106,7 +108,7 @@ func (c *conn) drain() {
 // prove runs undo, which closes what garbage collection proved to be out of
 // reach, now or as soon as the gate is free.
 func (c *conn) prove(undo func()) {
-	if c.rec.OutOfBubble() || !c.gate.try() {
+	if c.rec.OutOfBubble() || !c.gate.Try() {
 		c.handOver(undo)
 		return
 	}
@@ -114,5 +116,5 @@ func (c *conn) prove(undo func()) {
 	c.drain()         // what the program has closed is no leak
 	undo()
 	c.wait.Stop(false)
-	c.gate.release()
+	c.gate.Release()
 }

@@ -242,11 +242,11 @@ func TestBeginThatIsCalledFailed(t *testing.T) {
 		run(t, g, createT)
 		c := g.last()
 		real := c.inner
-		if !c.gate.try() {
+		if !c.gate.Try() {
 			t.Fatal("the gate is taken")
 		}
 		c.inner = &failing{sqliteConn: real, begin: context.Canceled, exec: rollback}
-		c.gate.release()
+		c.gate.Release()
 		if _, err := g.Begin(); err != context.Canceled {
 			t.Errorf("Begin: %v", err)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -220,7 +221,7 @@ func TestReapedLease(t *testing.T) {
 // committing is a driver whose commits wait until the reaper has condemned the
 // operation, once arm was called, and are vetoed if veto is set.
 type committing struct {
-	word atomic.Pointer[atomic.Uint64]
+	word atomic.Pointer[gate.Word]
 	veto bool
 }
 
@@ -231,7 +232,7 @@ func (h *committing) driver() *sqlite3.SQLiteDriver {
 			if word == nil {
 				return 0
 			}
-			for word.Load()&condemned == 0 {
+			for word.Load()&gate.Condemned == 0 {
 				time.Sleep(time.Second)
 			}
 			if h.veto {
@@ -243,7 +244,7 @@ func (h *committing) driver() *sqlite3.SQLiteDriver {
 	}}
 }
 
-func (h *committing) arm(c *conn) { h.word.Store(c.gate.word) }
+func (h *committing) arm(c *conn) { h.word.Store(c.rec.Word()) }
 
 // The transaction is beyond its limit, and its COMMIT succeeded all the same.
 func TestCommitVoidsTheVerdict(t *testing.T) {
@@ -300,8 +301,8 @@ func TestCommitVoidsTheVerdict(t *testing.T) {
 					t.Errorf("%d rows in the database, want 1", n)
 				}
 				g.expect(t, leakEvents, "suspect transaction tx_limit", "recovered transaction tx_limit")
-				if w := g.last().gate.word.Load(); w&flags != 0 {
-					t.Errorf("flags %#x stay behind", w&flags)
+				if w := g.last().gate.Load(); w&gate.Flags != 0 {
+					t.Errorf("flags %#x stay behind", w&gate.Flags)
 				}
 				run(t, c, "BEGIN", "INSERT INTO t VALUES(2)", "COMMIT")
 				if n := g.opened(); n != 1 {

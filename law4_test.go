@@ -141,10 +141,10 @@ func TestSharedCacheIsOneGate(t *testing.T) {
 		c.Raw(func(dc any) error { inner = append(inner, dc.(*conn)); return nil })
 	}
 	first, second := inner[0], inner[1]
-	if first.gate.shared == nil || first.gate.shared != second.gate.shared {
+	if first.gate.Shared() == nil || first.gate.Shared() != second.gate.Shared() {
 		t.Fatal("they have no gate in common")
 	}
-	if f := first.gate.enter(); f != 0 {
+	if f := first.gate.Enter(); f != 0 {
 		t.Fatalf("flags %#x", f)
 	}
 	k := control{weak.Make(second)}
@@ -154,7 +154,7 @@ func TestSharedCacheIsOneGate(t *testing.T) {
 	if k.Look(func() {}) {
 		t.Error("Look beside a busy neighbour: true")
 	}
-	if !first.gate.leave() {
+	if !first.gate.Leave() {
 		t.Fatal("condemned")
 	}
 	if out := k.Carry(order(tracker.ScopeTransaction, second.txn.id)); out != tracker.Done {
@@ -361,7 +361,7 @@ func TestBusyConnectionAnswersAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := c.gate.enter(); f != 0 {
+	if f := c.gate.Enter(); f != 0 {
 		t.Fatalf("flags %#x", f)
 	}
 	for name, err := range map[string]error{
@@ -394,7 +394,7 @@ func TestBusyConnectionAnswersAtOnce(t *testing.T) {
 	if c.IsValid() {
 		t.Error("IsValid")
 	}
-	if !c.gate.leave() {
+	if !c.gate.Leave() {
 		t.Error("condemned")
 	}
 }
@@ -405,7 +405,7 @@ func TestLostConnectionIsNotClosed(t *testing.T) {
 	c := drive(t, Config{})
 	inner := &failing{sqliteConn: c.inner}
 	c.inner = inner
-	if f := c.gate.enter(); f != 0 {
+	if f := c.gate.Enter(); f != 0 {
 		t.Fatalf("flags %#x", f)
 	}
 	c.lose()
@@ -429,7 +429,7 @@ func TestStmtCloseDoesNotWait(t *testing.T) {
 	sc := g.conn(t)
 	s := prepare(t, sc, "SELECT 1")
 	c := g.last()
-	if !c.gate.try() {
+	if !c.gate.Try() {
 		t.Fatal("the gate is taken")
 	}
 	closed := make(chan error, 1)
@@ -439,14 +439,14 @@ func TestStmtCloseDoesNotWait(t *testing.T) {
 		wantErr(t, "Close", err, nil)
 	case <-time.After(20 * time.Second):
 		t.Error("Close waits for the reaper")
-		c.gate.release()
+		c.gate.Release()
 		<-closed
 		return
 	}
 	if open, _, _ := c.db().OpenStatements(); open != 1 {
 		t.Errorf("%d statements open, want 1: the reaper is inside", open)
 	}
-	c.gate.release()
+	c.gate.Release()
 	sc.Close() // check-in is the next to be inside
 	if open, _, _ := c.db().OpenStatements(); open != 0 || len(c.stmts) != 0 {
 		t.Errorf("%d statements open, want 0", open)
@@ -460,11 +460,11 @@ func TestHandedOverIsClosedByTheReaper(t *testing.T) {
 		sc := g.conn(t)
 		s := prepare(t, sc, "SELECT 1")
 		c := g.last()
-		if !c.gate.try() {
+		if !c.gate.Try() {
 			t.Fatal("the gate is taken")
 		}
 		wantErr(t, "Close", s.Close(), nil)
-		c.gate.release()
+		c.gate.Release()
 		sleep(time.Minute)
 		if open, _, _ := c.db().OpenStatements(); open != 0 {
 			t.Errorf("%d statements open, want 0", open)
@@ -482,11 +482,11 @@ func TestClosingDoesNotHoldUpTheReaper(t *testing.T) {
 		run(t, g, createT)
 		c := g.last()
 		closing := make(chan struct{})
-		if !c.gate.try() {
+		if !c.gate.Try() {
 			t.Fatal("the gate is taken")
 		}
 		c.inner = &failing{sqliteConn: c.inner, closing: closing}
-		c.gate.release()
+		c.gate.Release()
 		sleep(3 * time.Minute)
 		g.expect(t, []tracker.EventType{tracker.EventRecycled}, "recycled max_idle")
 		if err := c.ResetSession(background); err != driver.ErrBadConn {

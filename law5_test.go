@@ -10,6 +10,7 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -246,21 +247,21 @@ func TestRollbackWaitsForTheInterrupt(t *testing.T) {
 	sc := g.conn(t)
 	run(t, sc, "BEGIN", "INSERT INTO t VALUES(1)")
 	c := g.last()
-	if f := c.gate.enter(); f != 0 {
+	if f := c.gate.Enter(); f != 0 {
 		t.Fatalf("flags %#x", f)
 	}
 	if !c.condemn(order(tracker.ScopeTransaction, c.txn.id)) {
 		t.Fatal("not condemned")
 	}
-	if c.gate.leave() {
+	if c.gate.Leave() {
 		t.Fatal("left")
 	}
-	c.gate.set(interrupt) // a nudge begins here, between leave and what leave asks for
+	c.gate.Set(gate.Interrupt) // a nudge begins here, between leave and what leave asks for
 	done := make(chan error, 1)
 	go func() {
-		c.gate.take(condemned | stopped | attended)
+		c.gate.Take(gate.Condemned | gate.Stopped | gate.Attended)
 		err := c.carryCondemned(nil)
-		c.gate.leave()
+		c.gate.Leave()
 		done <- err
 	}()
 	for begin := time.Now(); time.Since(begin) < 50*time.Millisecond && !rolledBack.Load(); {
@@ -269,7 +270,7 @@ func TestRollbackWaitsForTheInterrupt(t *testing.T) {
 	if rolledBack.Load() {
 		t.Error("ROLLBACK ran while an interrupt was being sent")
 	}
-	c.gate.clear(interrupt)
+	c.gate.Clear(gate.Interrupt)
 	wantErr(t, "carryCondemned", <-done, ErrReaped)
 	wantErr(t, "ROLLBACK", try(sc, "ROLLBACK"), nil)
 }

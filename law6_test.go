@@ -170,7 +170,7 @@ func TestClosedTwice(t *testing.T) {
 		}
 	}
 	third := drive(t, Config{DSN: dsn})
-	if second.gate.shared != third.gate.shared {
+	if second.gate.Shared() != third.gate.Shared() {
 		t.Error("two gates for one shared cache")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 	"weak"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -129,13 +130,13 @@ func TestAbandonedStatementIsProven(t *testing.T) {
 	collect(t, "proof", g.proven)
 	g.expect(t, leakEvents, "proven statement proven", "reaped statement proven")
 	own := g.last()
-	if !own.gate.try() {
+	if !own.gate.Try() {
 		t.Fatal("the gate is taken")
 	}
 	if left, _, _ := own.db().OpenStatements(); left != 0 || len(own.stmts) != 0 {
 		t.Errorf("%d statements are open", left)
 	}
-	own.gate.release()
+	own.gate.Release()
 	run(t, c, "SELECT 1")
 }
 
@@ -150,7 +151,7 @@ func TestProofWaitsForTheGate(t *testing.T) {
 	abandonRows(t, c, "SELECT a FROM t")
 	abandonStmt(t, c, "SELECT a FROM t")
 	own := g.last()
-	if !own.gate.try() {
+	if !own.gate.Try() {
 		t.Fatal("the gate is taken")
 	}
 	collect(t, "hand over", func() bool {
@@ -161,7 +162,7 @@ func TestProofWaitsForTheGate(t *testing.T) {
 	if g.proven() {
 		t.Error("undone beside somebody inside")
 	}
-	own.gate.release()
+	own.gate.Release()
 	g.wait(t, tracker.EventProven) // the reaper comes back; check-in would do as well
 	collect(t, "both", func() bool { return len(g.events(tracker.EventProven)) == 2 })
 	if s := g.connector.Stats(); s.Proven != 2 || s.OpenRows != 0 || s.OpenStatements != 0 {
@@ -299,12 +300,12 @@ func TestCondemnedPrepareLeavesNothing(t *testing.T) {
 	if _, err := c.Begin(); err != nil {
 		t.Fatal(err)
 	}
-	if f := c.gate.enter(); f != 0 {
+	if f := c.gate.Enter(); f != 0 {
 		t.Fatalf("flags %#x", f)
 	}
 	c.order.Store(order(tracker.ScopeTransaction, c.txn.id))
-	c.gate.condemn() // whoever leaves next carries the order out
-	c.gate.clear(busy)
+	c.gate.Condemn() // whoever leaves next carries the order out
+	c.gate.Clear(gate.Busy)
 	s, err := c.Prepare("SELECT 1")
 	if s != nil {
 		t.Error("a statement beside an error")

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // A transaction that is open while the program has the raw connection may end there
@@ -72,14 +73,14 @@ func (c *conn) met(f uint64) uint64 {
 //
 //go:noinline
 func (c *conn) metRaw(f uint64) uint64 {
-	if f&(busy|dead|reaping) != 0 { // it is not inside, or has nothing to ask
+	if f&(gate.Busy|gate.Dead|gate.Reaping) != 0 { // it is not inside, or has nothing to ask
 		return f
 	}
 	c.sync()
 	if c.txn.open && c.loan.tx != c.txn.id {
 		c.lend()
 	}
-	return f | c.gate.word.Load()&tombed
+	return f | c.gate.Load()&gate.Tombed
 }
 
 // sync asks SQLite for the transaction when others may have had a hand in it.

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/meminfo"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
@@ -36,21 +37,21 @@ func readMemory() tracker.Memory {
 // be locked for ever, so nobody may touch the connection any more.
 func (k control) CacheSize() (bytes int64, ok bool) {
 	c := k.conn.Value()
-	if c == nil || !c.gate.try() {
+	if c == nil || !c.gate.Try() {
 		return 0, false
 	}
 	returned := false
 	defer func() {
 		if !returned {
 			recover()
-			c.gate.set(busy)
+			c.gate.Set(gate.Busy)
 			c.lose()
 		}
-		c.gate.release()
+		c.gate.Release()
 	}()
 	switch {
 	case c.raw.Load():
-	case c.gate.word.Load()&dead != 0:
+	case c.gate.Has(gate.Dead):
 		ok = true
 	default:
 		c.wait.Stop(true) // a schema that has to be read must not wait for a lock here
@@ -64,15 +65,15 @@ func (k control) CacheSize() (bytes int64, ok bool) {
 // Memory returns what SQLite holds for the connection if the gate is free.
 func (k control) Memory() (bytes int64, ok bool) {
 	c := k.conn.Value()
-	if c == nil || !c.gate.try() {
+	if c == nil || !c.gate.Try() {
 		return 0, false
 	}
-	defer c.gate.release()
+	defer c.gate.Release()
 	switch {
 	case c.raw.Load():
 		return 0, false // what runs on it does not pass the gate
-	case c.gate.word.Load()&dead != 0:
+	case c.gate.Has(gate.Dead):
 		return 0, true
 	}
-	return c.db().TryMemory(c.gate.shared != nil)
+	return c.db().TryMemory(c.gate.Shared() != nil)
 }

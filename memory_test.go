@@ -56,7 +56,7 @@ func (g *guarded) detail(c *conn) tracker.ConnectionDetail { return g.details()[
 // holds returns what SQLite says of a connection.
 func holds(t testing.TB, c *conn) int64 {
 	t.Helper()
-	n, ok := c.db().TryMemory(c.gate.shared != nil)
+	n, ok := c.db().TryMemory(c.gate.Shared() != nil)
 	if !ok {
 		t.Fatal("SQLite does not tell")
 	}

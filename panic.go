@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // The calls into SQLite that may run a Go function of the program: all that prepare,
@@ -27,8 +28,8 @@ func (c *conn) returned(ok *bool) {
 func (c *conn) lose() {
 	c.rec.Lost()
 	theWatchdog.remove(&c.watch) // and nobody begins to attend to it
-	if c.gate.word.Load()&attended != 0 {
-		c.gate.clear(attended)
+	if c.gate.Has(gate.Attended) {
+		c.gate.Clear(gate.Attended)
 		c.watch.dismiss()
 	}
 	c.forgetConn()
@@ -36,7 +37,7 @@ func (c *conn) lose() {
 	// Now, for who reads it (see IsValid and Close) takes it that all this is done.
 	// Close marks the gate first and reads then: one of the two sees the other.
 	c.lost.Store(true)
-	if c.gate.word.Load()&closing != 0 {
+	if c.gate.Has(gate.Closing) {
 		c.rec.Close()
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql/driver"
 	"strings"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // parts cuts a text into its statements with their arguments, so that each can
@@ -83,11 +85,11 @@ func (c *conn) queryEach(ctx, inner context.Context, guarded bool, query string,
 // transaction.
 func (c *conn) beforePart(text string) {
 	if classify(text)&textTx == 0 {
-		c.gate.clear(ending)
+		c.gate.Clear(gate.Ending)
 		return
 	}
-	c.gate.set(ending)
-	c.gate.take(0) // an interrupt that is on its way is still for the one before
+	c.gate.Set(gate.Ending)
+	c.gate.Take(0) // an interrupt that is on its way is still for the one before
 }
 
 // afterPart follows one statement of a text.
@@ -108,13 +110,13 @@ func (c *conn) afterPart(ctx context.Context, guarded bool, text string, err err
 // between makes an order void, between two statements of a text, if the text
 // has ended the transaction that it is for: what comes next is not meant.
 func (c *conn) between(err error) error {
-	if c.gate.word.Load()&(condemned|interrupt) == 0 {
+	if c.gate.Load()&(gate.Condemned|gate.Interrupt) == 0 {
 		return err
 	}
 	if o := c.order.Load(); o == nil || c.txn.open && o.Resource == c.txn.id {
 		return err
 	}
-	if c.gate.take(condemned) == 0 {
+	if c.gate.Take(gate.Condemned) == 0 {
 		return err
 	}
 	c.wait.Stop(false)

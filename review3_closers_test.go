@@ -11,10 +11,10 @@ func TestReviewClosingIsBounded(t *testing.T) {
 	for range cap(closers) {
 		closers <- struct{}{}
 	}
-	for !c.gate.try() {
+	for !c.gate.Try() {
 	}
 	c.die(errConnClosed)
-	c.gate.release()
+	c.gate.Release()
 	for range 100 {
 		if len(descriptors(t, fileOf(g.dsn))) == 0 {
 			t.Fatal("closed beside all those that are being closed")

@@ -12,7 +12,7 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
-	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Rows of a statement that was closed under them, the newest ones or older ones,
@@ -210,7 +210,7 @@ func TestOlderRowsLetGo(t *testing.T) {
 	if _, busy, ok := c.db().OpenStatements(); !ok || busy != 1 {
 		t.Fatalf("%d statements at work, %v", busy, ok)
 	}
-	c.gate.enter()
+	c.gate.Enter()
 	c.killRows(ErrReaped)
 	c.leave(nil)
 	if _, busy, _ := c.db().OpenStatements(); busy != 0 {
@@ -234,7 +234,7 @@ func TestClockComparedInBubble(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tx.Commit()
-		if tracker.InBubble() {
+		if gate.InBubble() {
 			return 0
 		}
 		for _, r := range c.rec.Pool().Records() {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -27,26 +28,26 @@ func TestSharedCacheAndReports(t *testing.T) {
 				return opened.(*conn)
 			}
 			a, b := connect(), connect()
-			if !b.gate.try() {
+			if !b.gate.Try() {
 				t.Fatal("the gate is not free")
 			}
 			waits, reports, closes := make(chan bool), make(chan bool), make(chan bool)
 			go func() { operation(a); close(waits) }()
-			for a.gate.shared.word.Load()&awaited == 0 {
+			for !a.gate.Awaited() {
 				time.Sleep(time.Millisecond)
 			}
 			go func() { g.tracker.Records(); close(reports) }()
 			time.Sleep(20 * time.Millisecond)
 			go func() { // as die does
 				b.rec.Pool().Tracker().Go(func() {})
-				b.gate.release()
+				b.gate.Release()
 				close(closes)
 			}()
 			for what, done := range map[string]chan bool{"the closing": closes, "the report": reports, name: waits} {
 				select {
 				case <-done:
 				case <-time.After(time.Minute):
-					a.gate.clear(recording)
+					a.gate.Clear(gate.Recording)
 					t.Errorf("%s hangs", what)
 				}
 			}

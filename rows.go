@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"weak"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -139,10 +140,10 @@ func (r *rows) Close() error {
 	}
 	c, st := h.c, h.st
 	f := r.enterGate(c)
-	if f&busy != 0 {
+	if f&gate.Busy != 0 {
 		return errBusy
 	}
-	if f&reaping != 0 {
+	if f&gate.Reaping != 0 {
 		r.h.Store(nil)
 		c.handOver(func() {
 			c.closeRows(st)
@@ -310,10 +311,10 @@ func (r *rows) enter(h *rowsHandle) error {
 	}
 	c := h.c
 	f := c.met(r.enterGate(c))
-	if f&busy != 0 {
+	if f&gate.Busy != 0 {
 		return errBusy
 	}
-	if f&reaping != 0 {
+	if f&gate.Reaping != 0 {
 		return r.ctx.Err()
 	}
 	if r.h.Load() == nil { // closed meanwhile: the handle may be another result's
@@ -322,7 +323,7 @@ func (r *rows) enter(h *rowsHandle) error {
 	if err := h.st.err; err != nil {
 		return c.leaveQuietly(err) // told when it was killed
 	}
-	if f&dead != 0 {
+	if f&gate.Dead != 0 {
 		return c.leave(c.gone)
 	}
 	return nil
@@ -331,9 +332,9 @@ func (r *rows) enter(h *rowsHandle) error {
 // enterGate enters for as long as the query's context allows.
 func (r *rows) enterGate(c *conn) uint64 {
 	if r.ctx != nil {
-		return c.gate.enterUntil(r.ctx)
+		return c.gate.EnterUntil(r.ctx)
 	}
-	return c.gate.enter()
+	return c.gate.Enter()
 }
 
 // kill closes rows against the program's will; they answer with err from now

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
-	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // prepared is a statement that go-sqlite3 prepared, and closes.
@@ -51,7 +51,7 @@ const (
 // cache go-sqlite3 may be built to wait for the others, see
 // https://www.sqlite.org/unlock_notify.html.
 func (c *conn) newRunner(inner sqliteStmt, handle capi.Stmt) *runner {
-	if c.gate.shared != nil {
+	if c.gate.Shared() != nil {
 		return nil
 	}
 	if !alike() {
@@ -166,7 +166,7 @@ func runnerOf(conn sqliteConn, inner sqliteStmt, handle capi.Stmt) *runner {
 // compareClocks compares the system's clock with the tracker's, before the first
 // cursor is used.
 func (c *conn) compareClocks() {
-	if c.skew != 0 || tracker.InBubble() { // whose clock is another one
+	if c.skew != 0 || gate.InBubble() { // whose clock is another one
 		return
 	}
 	t := c.rec.Pool().Tracker()

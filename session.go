@@ -40,14 +40,14 @@ func (s *session) start(c *conn) {
 	}
 	if s.forever == "" {
 		s.path, s.file = filename, identify(filename)
-		c.rec.OpenedFile(s.file.describe(filename, c.gate.cache()))
+		c.rec.OpenedFile(s.file.describe(filename, c.gate.Cache()))
 		return
 	}
 	switch {
 	case t.memory: // a name that is not a file's
-		c.rec.OpenedFile(tracker.File{Cache: c.gate.cache()})
+		c.rec.OpenedFile(tracker.File{Cache: c.gate.Cache()})
 	case filename != "":
-		c.rec.OpenedFile(identify(filename).describe(filename, c.gate.cache()))
+		c.rec.OpenedFile(identify(filename).describe(filename, c.gate.Cache()))
 	}
 	c.rec.Keep(s.forever)
 }

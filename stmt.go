@@ -8,6 +8,7 @@ import (
 	"weak"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -140,7 +141,7 @@ func (s *stmt) NumInput() int { return s.inputs }
 func (s *stmt) enter(ctx context.Context, h *stmtHandle) (done bool, err error) {
 	c, st := h.c, h.st
 	f := c.enterFor(ctx, st.class)
-	if s.h.Load() == nil && f&(busy|reaping) == 0 { // closed meanwhile: the handle may be another's
+	if s.h.Load() == nil && f&(gate.Busy|gate.Reaping) == 0 { // closed meanwhile: the handle may be another's
 		return false, c.leave(errStmtClosed)
 	}
 	if f != 0 {
@@ -257,7 +258,7 @@ func (s *stmt) Close() error {
 		return nil
 	}
 	c := h.c
-	f, inside := c.gate.enterNow()
+	f, inside := c.gate.EnterNow()
 	if !inside {
 		// What is handed over holds the handle: collected before its turn comes, it
 		// would look abandoned.
@@ -266,7 +267,7 @@ func (s *stmt) Close() error {
 		}
 		return nil
 	}
-	if f&busy != 0 {
+	if f&gate.Busy != 0 {
 		return errBusy
 	}
 	if !s.h.CompareAndSwap(h, nil) { // closed meanwhile: the handle may be another's

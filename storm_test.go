@@ -18,6 +18,7 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -474,9 +475,9 @@ func TestCondemnedTextGoesOn(t *testing.T) {
 // ended, not for the ROLLBACK by which its owner carries the order out: that
 // one has to succeed, or the transaction keeps its locks.
 func TestCarryUninterrupted(t *testing.T) {
-	for way, hit := range map[string]func(g *gate, send func()){
-		"nudge":   func(g *gate, send func()) { g.hit(send) },
-		"context": func(g *gate, send func()) { g.stop(g.word.Load(), send) },
+	for way, hit := range map[string]func(g *gate.Gate, send func()){
+		"nudge":   func(g *gate.Gate, send func()) { g.Hit(send) },
+		"context": func(g *gate.Gate, send func()) { g.Stop(g.Load(), send) },
 	} {
 		t.Run(way, func(t *testing.T) {
 			s := newStruck(t)
@@ -509,10 +510,10 @@ func TestCarryUninterrupted(t *testing.T) {
 			})
 			for range 150 {
 				s.exec("BEGIN")
-				if f := s.c.gate.enter(); f != 0 {
+				if f := s.c.gate.Enter(); f != 0 {
 					t.Fatalf("enter: %#x", f)
 				}
-				s.c.gate.set(watched)
+				s.c.gate.Set(gate.Watched)
 				s.c.condemn(orderFor(s.c.txn.id))
 				for before := sent.Load(); sent.Load() == before; { // it will come
 					runtime.Gosched()
@@ -549,22 +550,22 @@ func TestAttendBesideLeave(t *testing.T) {
 	var watchdog sync.WaitGroup
 	watchdog.Go(func() {
 		for !stop.Load() {
-			if word := s.c.gate.word.Load(); word&(busy|watched|attended) == busy|watched {
+			if word := s.c.gate.Load(); word&(gate.Busy|gate.Watched|gate.Attended) == gate.Busy|gate.Watched {
 				w.attend(word)
 			}
 		}
 	})
 	met := 0
 	for start := time.Now(); time.Since(start) < *stormTime/2 || met < 10 && time.Since(start) < time.Minute; {
-		if f := s.c.gate.enter(); f != 0 {
+		if f := s.c.gate.Enter(); f != 0 {
 			t.Fatalf("enter: %#x", f)
 		}
-		s.c.gate.set(watched)
+		s.c.gate.Set(gate.Watched)
 		linger()
-		if s.c.gate.word.Load()&attended != 0 {
+		if s.c.gate.Has(gate.Attended) {
 			met++
 		}
-		s.c.gate.condemn() // with no order: leave has to go round once more
+		s.c.gate.Condemn() // with no order: leave has to go round once more
 		if err := s.c.leave(nil); err != nil {
 			t.Errorf("leave: %v", err)
 		}

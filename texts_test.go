@@ -146,7 +146,7 @@ func TestTextsInUse(t *testing.T) {
 	if r, err = c.QueryContext(background, text, nil); err != nil {
 		t.Fatal(err)
 	}
-	c.gate.enter()
+	c.gate.Enter()
 	c.killRows(ErrReaped)
 	c.leave(nil)
 	if c.texts.list[0].busy {

@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // traits are what a DSN says about its database.
@@ -138,65 +138,9 @@ func (t traits) names(path string, file fileID) bool {
 	return err == nil && resolved == path && identify(resolved).same(file)
 }
 
-// cacheGates holds one lock for each shared cache of the process.
-var cacheGates struct {
-	sync.Mutex
-	m map[string]*cacheGate
-}
-
-// cacheGate is what the gates of one shared cache have in common. The owners
-// that are inside any of its connections keep the reaper out of all of them, and
-// the reaper inside one keeps the owners of all waiting.
-type cacheGate struct {
-	// word counts the owners inside as a gate counts operations, and has its
-	// bits reaping and awaited.
-	word atomic.Uint64
-	turn turn
-
-	name string
-	refs int // guarded by cacheGates
-}
-
-// enter waits for a reaper that is inside; false if done is closed first.
-func (g *cacheGate) enter(done <-chan struct{}) bool {
-	for {
-		w := g.word.Load()
-		if w&reaping == 0 {
-			if g.word.CompareAndSwap(w, w+operation) {
-				return true
-			}
-		} else if !g.turn.await(&g.word, done) {
-			return false
-		}
-	}
-}
-
-// leave follows enter. Without a shared cache it does nothing.
-func (g *cacheGate) leave() {
-	if g != nil {
-		g.word.Add(^(operation - 1))
-	}
-}
-
-// try takes the cache for the reaper if nobody is inside any of its
-// connections. They may belong to several trackers, so the channel that their
-// owners wait for is nobody's bubble's.
-func (g *cacheGate) try() bool {
-	g.turn.prepare()
-	return g.word.CompareAndSwap(0, reaping)
-}
-
-// release follows try. Without a shared cache it does nothing.
-func (g *cacheGate) release() {
-	if g != nil && g.word.And(^(reaping|awaited))&awaited != 0 {
-		g.turn.end()
-	}
-}
-
-// cacheGate returns the lock of the connection's shared cache, nil if its
-// cache is its own. Giving two caches one lock would only make the reaper try
-// later.
-func (t traits) cacheGate(filename string) *cacheGate {
+// cacheGate returns what the gates of the connection's shared cache have in common, nil
+// if its cache is its own. Taking two caches for one would only make the reaper try later.
+func (t traits) cacheGate(filename string) *gate.Shared {
 	if !t.shared {
 		return nil
 	}
@@ -204,28 +148,5 @@ func (t traits) cacheGate(filename string) *cacheGate {
 	if name == "" {
 		name = "memory:" + t.path
 	}
-	cacheGates.Lock()
-	defer cacheGates.Unlock()
-	g := cacheGates.m[name]
-	if g == nil {
-		g = &cacheGate{name: name}
-		if cacheGates.m == nil {
-			cacheGates.m = make(map[string]*cacheGate)
-		}
-		cacheGates.m[name] = g
-	}
-	g.refs++
-	return g
-}
-
-// drop forgets the lock with its last connection.
-func (g *cacheGate) drop() {
-	if g == nil {
-		return
-	}
-	cacheGates.Lock()
-	defer cacheGates.Unlock()
-	if g.refs--; g.refs == 0 {
-		delete(cacheGates.m, g.name)
-	}
+	return gate.SharedOf(name)
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // paramTraits is what traitsOf makes of the parameters, by net/url, which
@@ -72,5 +74,32 @@ func TestTraitsAllocateNothing(t *testing.T) {
 	const dsn = "file:/var/lib/shop/shop.db?_journal_mode=WAL&_busy_timeout=5000&cache=private&mode=rwc&_locking_mode=NORMAL"
 	if n := testing.AllocsPerRun(100, func() { traitsOf(dsn) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// The registry gives one lock to connections of one shared cache, and none to
+// the others.
+func TestCacheGateRegistry(t *testing.T) {
+	of := func(dsn, filename string) *gate.Shared { return traitsOf(dsn).cacheGate(filename) }
+	if g := of("file:a.db", "/x/a.db"); g != nil {
+		t.Error("a connection with a cache of its own got a lock")
+	}
+	a1, a2 := of("file:a.db?cache=shared", "/x/a.db"), of("file:./a.db?cache=shared&_fk=1", "/x/a.db")
+	b := of("file:b.db?cache=shared", "/x/b.db")
+	if a1 == nil || a1 != a2 || a1 == b {
+		t.Errorf("locks: %p and %p for one file, %p for another", a1, a2, b)
+	}
+	m1, m2 := of("file:m?mode=memory&cache=shared", ""), of("file:m?cache=shared&mode=memory", "")
+	n := of("file:n?mode=memory&cache=shared", "")
+	if m1 == nil || m1 != m2 || m1 == n {
+		t.Errorf("locks: %p and %p for one memory database, %p for another", m1, m2, n)
+	}
+	for _, g := range []*gate.Shared{a1, a2, b, m1, m2, n, nil} {
+		g.Drop()
+	}
+	if g := of("file:a.db?cache=shared", "/x/a.db"); g == a1 {
+		t.Error("a lock came back after its last connection")
+	} else {
+		g.Drop()
 	}
 }

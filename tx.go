@@ -3,6 +3,8 @@ package leakguard
 import (
 	"context"
 	"database/sql/driver"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // tx is the transaction that BeginTx returned. It lives in its connection,
@@ -58,11 +60,11 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 // Commit commits. When it fails, go-sqlite3 has rolled back.
 func (t *tx) Commit() error {
 	c := t.c
-	f := c.met(c.gate.enterEnding())
-	if f&(busy|dead) != 0 {
+	f := c.met(c.gate.EnterEnding())
+	if f&(gate.Busy|gate.Dead) != 0 {
 		return c.refuse(context.Background(), f)
 	}
-	if f&tombed != 0 {
+	if f&gate.Tombed != 0 {
 		err := c.txn.tomb.err
 		if !c.autocommit() { // the guard's ROLLBACK failed
 			c.innerExec(context.Background(), "ROLLBACK", nil)
@@ -85,18 +87,18 @@ func (t *tx) Commit() error {
 // Rollback rolls back; nil if the guard has done so already.
 func (t *tx) Rollback() error {
 	c := t.c
-	f := c.met(c.gate.enterEnding())
-	if f&busy != 0 {
+	f := c.met(c.gate.EnterEnding())
+	if f&gate.Busy != 0 {
 		return errBusy
 	}
-	if f&dead != 0 {
+	if f&gate.Dead != 0 {
 		if c.rolledBack {
 			c.rolledBack = false
 			return c.leave(nil)
 		}
 		return c.leave(c.gone)
 	}
-	if f&tombed != 0 {
+	if f&gate.Tombed != 0 {
 		byGuard := c.txn.tomb.byGuard
 		c.exhume() // end buries it again if the transaction cannot be ended
 		c.rec.Acknowledged()
@@ -111,7 +113,7 @@ func (t *tx) Rollback() error {
 func (t *tx) end(err error) error {
 	c := t.c
 	if err != nil {
-		c.txn.failed = c.gate.word.Load() &^ flags
+		c.txn.failed = c.gate.Generation()
 	}
 	if err != nil && !c.autocommit() {
 		// database/sql takes the transaction for ended, so it must be. An

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // txn is what the guard knows of the connection's transaction, begun by
@@ -214,13 +216,13 @@ func (c *conn) rollbackBy(err error) {
 func (c *conn) bury(t *tomb) {
 	t.since, t.lease = time.Now(), c.txn.lease
 	c.txn.tomb = t
-	c.gate.set(tombed)
+	c.gate.Set(gate.Tombed)
 	c.endTx()
 }
 
 func (c *conn) exhume() {
 	c.txn.tomb = nil
-	c.gate.clear(tombed)
+	c.gate.Clear(gate.Tombed)
 }
 
 // reapedBy makes the tomb the guard's: SQLite rolled back because the guard
@@ -268,7 +270,7 @@ func (c *conn) rollbackText(class textClass, query string) (rest string, done bo
 // ownRollback reports whether a text is the rollback of a transaction that was
 // undone together with its connection, and returns true once.
 func (c *conn) ownRollback(f uint64, class textClass) bool {
-	if f&dead == 0 || class&(textRollback|textMulti) != textRollback || !c.rolledBack {
+	if f&gate.Dead == 0 || class&(textRollback|textMulti) != textRollback || !c.rolledBack {
 		return false
 	}
 	c.rolledBack = false

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -276,7 +277,7 @@ func TestStuckStatements(t *testing.T) {
 		"cancelled when attended": {
 			policy: limits(nil),
 			cancel: func(cancel func(), g *guarded) {
-				for g.last().gate.word.Load()&attended == 0 {
+				for !g.last().gate.Has(gate.Attended) {
 					time.Sleep(time.Millisecond)
 				}
 				cancel()
@@ -286,7 +287,7 @@ func TestStuckStatements(t *testing.T) {
 		"condemned": {
 			policy: limits(func(p *tracker.Policy) { p.TxLimit = 400 * time.Millisecond }),
 			cancel: func(_ func(), g *guarded) {
-				for g.last().gate.word.Load()&condemned == 0 {
+				for !g.last().gate.Has(gate.Condemned) {
 					time.Sleep(time.Millisecond)
 				}
 			},

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Cancellation. go-sqlite3 starts a goroutine for each Exec with a context that
@@ -55,7 +55,7 @@ func (c *conn) armDone(ctx context.Context, done <-chan struct{}, own int) (cont
 	if done != w.announced {
 		// Polling the channel of a synctest bubble from outside is fatal, and
 		// the watchdog is outside.
-		if tracker.InBubble() {
+		if gate.InBubble() {
 			return ctx, false, nil
 		}
 		w.announced = done
@@ -65,14 +65,14 @@ func (c *conn) armDone(ctx context.Context, done <-chan struct{}, own int) (cont
 	}
 	if len(c.rows) > own {
 		c.spare()
-		c.gate.set(watched | beside)
+		c.gate.Set(gate.Watched | gate.Beside)
 	} else {
-		c.gate.set(watched)
+		c.gate.Set(gate.Watched)
 	}
 	// In this order: the watchdog takes a connection from its list first and
 	// looks at the word then.
 	if !w.listed.Load() && !theWatchdog.add(w) {
-		w.attend(c.gate.word.Load())
+		w.attend(c.gate.Load())
 	}
 	// From here on no cancellation is missed, so one that came before is seen.
 	if err := ctx.Err(); err != nil {
@@ -84,17 +84,17 @@ func (c *conn) armDone(ctx context.Context, done <-chan struct{}, own int) (cont
 
 // disarm takes the watch off the operation.
 func (c *conn) disarm() {
-	c.gate.clear(watched)
-	c.unwatch(c.gate.take(stopped | attended))
-	c.gate.clear(beside) // not before take: who sends the interrupt looks at it
+	c.gate.Clear(gate.Watched)
+	c.unwatch(c.gate.Take(gate.Stopped | gate.Attended))
+	c.gate.Clear(gate.Beside) // not before take: who sends the interrupt looks at it
 }
 
 // unwatch sees to what the watchdog left on an operation.
 func (c *conn) unwatch(bits uint64) {
-	if bits&attended != 0 {
+	if bits&gate.Attended != 0 {
 		c.watch.dismiss()
 	}
-	if bits&stopped != 0 {
+	if bits&gate.Stopped != 0 {
 		c.wait.Stop(false)
 		c.endRows()
 	}
@@ -132,7 +132,7 @@ func (c *conn) spare() {
 // the gate's interrupt bit.
 func (c *conn) interrupt() {
 	c.wait.Stop(true)
-	if c.gate.word.Load()&beside == 0 {
+	if !c.gate.Has(gate.Beside) {
 		c.db().Interrupt()
 	}
 }
@@ -183,22 +183,16 @@ func (w *watch) cancelled() bool {
 }
 
 // stop tells the watched operation of word to stop; false if it is over.
-func (w *watch) stop(word uint64) bool { return w.c.gate.stop(word, w.c.interrupt) }
+func (w *watch) stop(word uint64) bool { return w.c.gate.Stop(word, w.c.interrupt) }
 
 // attend waits for the end of a long operation's context on a goroutine of its
 // own, in microseconds instead of ticks. The operation's own way out ends it.
 func (w *watch) attend(word uint64) {
 	// Bit and channel change together: who finds the bit closes this channel.
 	w.mu.Lock()
-	for {
-		now := w.c.gate.word.Load()
-		if now&(busy|watched|attended) != busy|watched || now&^flags != word&^flags {
-			w.mu.Unlock()
-			return // over already: nobody would dismiss the goroutine
-		}
-		if w.c.gate.word.CompareAndSwap(now, now|attended) {
-			break
-		}
+	if !w.c.gate.Attend(word) {
+		w.mu.Unlock()
+		return // over already: nobody would dismiss the goroutine
 	}
 	over, done := make(chan struct{}), w.done
 	w.over = over

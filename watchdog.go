@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 const (
@@ -37,7 +37,7 @@ var theWatchdog = watchdog{wake: make(chan struct{}, 1)}
 // add lists a connection. It returns false if that must not be done from here:
 // a goroutine started inside a synctest bubble would belong to it.
 func (d *watchdog) add(w *watch) bool {
-	bubble := tracker.InBubble()
+	bubble := gate.InBubble()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if bubble && !d.running {
@@ -89,7 +89,7 @@ func (d *watchdog) remove(w *watch) {
 func (d *watchdog) settle() {
 	d.mu.Lock()
 	ended, idle := d.ended, len(d.list) == 0
-	if !idle || ended == nil || tracker.InBubble() {
+	if !idle || ended == nil || gate.InBubble() {
 		d.mu.Unlock()
 		return
 	}
@@ -133,7 +133,7 @@ func (d *watchdog) tick() bool {
 			w.listed.Store(false)
 			// Its owner marks an operation watched first and looks at the list
 			// then: one of the two sees the other.
-			if word := w.c.gate.word.Load(); word&watched == 0 || word&attended != 0 || !w.listed.CompareAndSwap(false, true) {
+			if word := w.c.gate.Load(); word&gate.Watched == 0 || word&gate.Attended != 0 || !w.listed.CompareAndSwap(false, true) {
 				continue
 			}
 		}
@@ -149,20 +149,20 @@ func (d *watchdog) tick() bool {
 // without a watched operation for long, nor with one that is attended. One that is
 // cancelled and does not end is attended, too.
 func (w *watch) look() bool {
-	word := w.c.gate.word.Load()
-	if word&(busy|watched) != busy|watched {
+	word := w.c.gate.Load()
+	if word&(gate.Busy|gate.Watched) != gate.Busy|gate.Watched {
 		w.idle++
 		return w.idle < watchIdle
 	}
 	w.idle = 0
 	switch {
-	case word&attended != 0:
+	case word&gate.Attended != 0:
 		return false
-	case word&^flags == w.seen:
+	case word&^gate.Flags == w.seen:
 		w.attend(word)
 	case w.cancelled():
 		w.stop(word) // by its generation: another operation is not hit
 	}
-	w.seen = word &^ flags
+	w.seen = word &^ gate.Flags
 	return true
 }

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 	"weak"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // AttachOptions are for Pool.Attach. The zero value only counts.
@@ -68,7 +70,7 @@ func (p *Pool) attach(db func() database, o AttachOptions) (detach func(), err e
 		return nil, fmt.Errorf("tracker: Attach: StarvedAfter is %v: want 1ms or more, or 0 for never", o.StarvedAfter)
 	}
 	t := p.tracker
-	a := &attachment{pool: p, db: db, o: o, foreign: !t.bubble && InBubble()}
+	a := &attachment{pool: p, db: db, o: o, foreign: !t.bubble && gate.InBubble()}
 	a.profile = profileGoroutines
 	a.pacer = pacer{t: t, step: a.look, patience: patience, needed: a.neededLocked}
 	a.base = db().Stats().MaxOpenConnections

@@ -3,6 +3,8 @@ package tracker
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // batchSize is how many times wait before somebody is told of them.
@@ -71,7 +73,7 @@ func (b *batches[T]) add(t *Tracker, one T) {
 		}
 	}
 	b.waiting = append(b.waiting, one)
-	if len(b.waiting) == batchSize && !b.draining && (t.bubble || !InBubble()) {
+	if len(b.waiting) == batchSize && !b.draining && (t.bubble || !gate.InBubble()) {
 		b.draining = true
 		go b.drain(t, b.id)
 	}

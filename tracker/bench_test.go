@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 func BenchmarkConn(b *testing.B) {
@@ -125,7 +127,7 @@ func BenchmarkScanMoved(b *testing.B) {
 			for b.Loop() {
 				r.t.epoch++
 				for _, c := range r.t.conns {
-					c.word.Add(FlagBits + 1)
+					c.word.Add(gate.Flags + 1)
 				}
 				now++
 				r.scan(now)
@@ -190,7 +192,7 @@ func BenchmarkLookFiles(b *testing.B) {
 				for b.Loop() {
 					if moved {
 						for _, c := range conns {
-							c.word.Add(FlagBits + 1)
+							c.word.Add(gate.Flags + 1)
 						}
 					}
 					r.wakeLocked()

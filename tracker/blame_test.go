@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // on opens a leased connection of a file.
@@ -155,7 +156,7 @@ func TestBlameChoosesHolders(t *testing.T) {
 				}
 				for _, f := range l.fakes {
 					f.shutGate(false)
-					if f.Word().Load()&BusyBit != 0 {
+					if f.Word().Load()&gate.Busy != 0 {
 						f.leave()
 					}
 				}

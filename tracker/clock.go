@@ -15,15 +15,6 @@ func (c clock) now() time.Duration { return time.Since(c.base) }
 
 func (c clock) at(d time.Duration) time.Time { return c.base.Add(d) }
 
-// InBubble reports whether the caller runs inside a testing/synctest bubble,
-// whose time has no monotonic reading. Goroutines and timers that outlive the
-// caller must not be started there by something that was made outside: they
-// would keep the bubble from ending.
-func InBubble() bool {
-	t := time.Now()
-	return t == t.Round(0)
-}
-
 // reaperClock is the time that ages are measured in. It advances by what was
 // slept; where that is much more than was planned, by what was planned, so a
 // suspended machine, a stopped process or a jump of the clock ages nothing.

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 func TestReaperClock(t *testing.T) {
@@ -66,11 +68,11 @@ func TestReaperClockBounds(t *testing.T) {
 }
 
 func TestInBubble(t *testing.T) {
-	if InBubble() {
+	if gate.InBubble() {
 		t.Error("outside: true")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		if !InBubble() {
+		if !gate.InBubble() {
 			t.Error("inside: false")
 		}
 		tr := New(Options{})
@@ -164,7 +166,7 @@ func TestForeignBubble(t *testing.T) {
 	var told []string
 	more := make(chan bool, 1)
 	defer tr.Subscribe(func(e Event) {
-		if InBubble() {
+		if gate.InBubble() {
 			t.Error("told inside the bubble")
 		}
 		mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Conn is the record of one connection. The driver calls its methods from the
@@ -68,24 +69,16 @@ type Conn struct {
 // it does in their records.
 type pulse struct {
 	// word changes with every operation; the driver's gate owns its bits.
-	word    atomic.Uint64
+	word    gate.Word
 	pending atomic.Bool // proven resources wait for a free gate
 
 	// Guarded by Tracker.mu.
 	fresh bool          // Stats saw a change that the reaper has not
-	was   uint64        // word when the guard looked last, without FlagBits
+	was   uint64        // word when the guard looked last, without gate.Flags
 	next  time.Duration // nothing is due before, if the word stays
 
 	_ [32]byte // a cache line of its own
 }
-
-// The activity word: BusyBit is set while an operation is inside SQLite, the
-// other bits of FlagBits are the gate's own, and above them a generation counts
-// the operations that are over.
-const (
-	BusyBit  = 1
-	FlagBits = 1<<16 - 1
-)
 
 // seen is the guard's last view of a connection, guarded by Tracker.mu. Times
 // are the reaper's, except at.
@@ -128,7 +121,7 @@ func (p *Pool) Open(control Control, leased bool, exempt string) *Conn {
 
 // New makes the record of a connection that nobody sees yet.
 func (p *Pool) New(leased bool, exempt string) *Conn {
-	if !p.tracker.bubble && InBubble() {
+	if !p.tracker.bubble && gate.InBubble() {
 		p.foreign.Store(true)
 	}
 	c := &Conn{
@@ -192,7 +185,7 @@ func (c *Conn) Pool() *Pool { return c.pool }
 
 // Word is the connection's activity word: the driver's gate keeps its state in
 // it, and any change of it is activity.
-func (c *Conn) Word() *atomic.Uint64 { return &c.word }
+func (c *Conn) Word() *gate.Word { return &c.word }
 
 // Executing notes the SQL text that runs. The same one again costs no lock.
 func (c *Conn) Executing(query string) {
@@ -358,7 +351,7 @@ func (c *Conn) Pending() {
 // OutOfBubble reports whether the tracker lives in a synctest bubble that the
 // caller is not in, as a cleanup never is: then nothing may be woken or told
 // from here, and the reaper inside finds it at its next check.
-func (c *Conn) OutOfBubble() bool { return c.pool.tracker.bubble && !InBubble() }
+func (c *Conn) OutOfBubble() bool { return c.pool.tracker.bubble && !gate.InBubble() }
 
 // Close removes the connection's record, and with it whatever it still held.
 func (c *Conn) Close() {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Check-in has a reason for max_access, and for max_lifetime where no reaper looks.
@@ -538,7 +540,7 @@ func TestConcurrentUse(t *testing.T) {
 			c := owned{p.Open(still{}, true, "")}
 			var rows, stmt, more Resource
 			for j := range 300 {
-				c.Word().Add(FlagBits + 1)
+				c.Word().Add(gate.Flags + 1)
 				c.BeginTx("BEGIN", "")
 				c.SetLevel(2)
 				c.OpenStatement(&stmt, "SELECT 1", "")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // queueSize bounds the events that wait for slow subscribers.
@@ -125,7 +126,7 @@ func (t *Tracker) emit(e Event) {
 	q.waiting = append(q.waiting, e)
 	// In a bubble that is not the tracker's own, the events wait for the next
 	// one from outside.
-	if !q.running && (t.bubble || !InBubble()) {
+	if !q.running && (t.bubble || !gate.InBubble()) {
 		q.running = true
 		go q.dispatch()
 	}

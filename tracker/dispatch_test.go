@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // number makes an event that can be told from others.
@@ -333,7 +335,7 @@ func TestCallbackClosesPoolForReal(t *testing.T) {
 	tr := New(Options{})
 	p := newPool(t, tr, PoolConfig{Policy: leakAfter(time.Millisecond), Logger: quiet})
 	c := p.Open(still{}, true, "")
-	c.Word().Add(FlagBits + 1)
+	c.Word().Add(gate.Flags + 1)
 	done := make(chan bool)
 	var once sync.Once
 	defer tr.OnLeak(func(Leak) {

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // lab is a tracker in a synctest bubble, with everything it tells written down
@@ -246,7 +248,7 @@ func (f *fake) enter() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.inside = true
-	f.Word().Or(BusyBit)
+	f.Word().Or(gate.Busy)
 }
 
 // leave ends an operation, and carries an order out that came meanwhile.
@@ -261,7 +263,7 @@ func (f *fake) leave() {
 	word := f.Word()
 	for {
 		w := word.Load()
-		if word.CompareAndSwap(w, w&^BusyBit+FlagBits+1) {
+		if word.CompareAndSwap(w, w&^gate.Busy+gate.Flags+1) {
 			break
 		}
 	}
@@ -406,7 +408,7 @@ func (f *fake) drive(o *Order) Outcome {
 	case f.inside && o.Scope == ScopeTransaction && o.Absolute:
 		f.order = o
 		return Condemned
-	case f.inside || f.shut || f.dead || !o.Absolute && o.Word != w&^FlagBits:
+	case f.inside || f.shut || f.dead || !o.Absolute && o.Word != w&^gate.Flags:
 		return Void
 	}
 	switch o.Scope {

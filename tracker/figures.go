@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Figures are numbers for exporters: what Stats counts, by pool, kind and
@@ -133,7 +135,7 @@ func (c *Conn) figures(n *PoolFigures, now time.Duration) {
 		switch {
 		case c.lostLocked():
 			n.Lost++
-		case p.ReportAfter > 0 && c.word.Load()&BusyBit == 0 && now-c.seen.at >= p.ReportAfter:
+		case p.ReportAfter > 0 && c.word.Load()&gate.Busy == 0 && now-c.seen.at >= p.ReportAfter:
 			n.Resting++
 		}
 	} else {

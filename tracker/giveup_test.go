@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Giving connections up for a limit. The fake closes what sits in the pool unless
@@ -15,7 +17,7 @@ func TestMaxIdle(t *testing.T) {
 		fresh, used := l.open(p, false), l.open(p, true)
 		used.touch()
 		used.in()
-		word := used.Word().Load() &^ FlagBits
+		word := used.Word().Load() &^ gate.Flags
 		l.until(6*mins - 1)
 		l.expect()
 		l.until(24 * time.Hour)
@@ -133,7 +135,7 @@ func TestMaxLifetime(t *testing.T) {
 			b.live(0)
 			a.in()
 			b.in()
-			word := a.Word().Load() &^ FlagBits
+			word := a.Word().Load() &^ gate.Flags
 			l.until(29*mins + 15*sec - 1)
 			a.expectOrders()
 			l.until(29*mins + 16*sec)

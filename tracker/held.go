@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Held is one thing that a program holds at this moment: a lease (of
@@ -67,7 +68,7 @@ func (c *Conn) heldLocked(out []Held, now time.Duration) []Held {
 	word := c.word.Load()
 	c.lookLocked(word, now)
 	c.stampLease(now)
-	busy := word&BusyBit != 0
+	busy := word&gate.Busy != 0
 	add := func(r *Resource) {
 		h := Held{
 			Kind:         r.kind,

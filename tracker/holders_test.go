@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Holders are told in words that say what is known of them and no more.
@@ -246,7 +248,7 @@ func TestHoldersThroughAttach(t *testing.T) {
 				}
 				for _, f := range l.fakes {
 					f.shutGate(false)
-					if f.Word().Load()&BusyBit != 0 {
+					if f.Word().Load()&gate.Busy != 0 {
 						f.leave()
 					}
 				}

@@ -1,6 +1,10 @@
 package tracker
 
-import "time"
+import (
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+)
 
 // What a lease that had the real connection may have left behind: rows, blobs,
 // backups that the guard did not hand out and does not know. SQLite says that
@@ -83,7 +87,7 @@ func (c *Conn) leaves() bool {
 
 // generation counts the operations on the connection. What was seen of it and what
 // SQLite says of it belong together if it is the same before and behind.
-func (c *Conn) generation() uint64 { return c.word.Load() &^ FlagBits }
+func (c *Conn) generation() uint64 { return c.word.Load() &^ gate.Flags }
 
 // leftLocked describes what was left, also where only SQLite says that there is
 // something: then the last lease that had the real connection is named, if there was

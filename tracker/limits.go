@@ -1,6 +1,10 @@
 package tracker
 
-import "time"
+import (
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+)
 
 // What the reaper does about a connection that breaks a limit: who is told, and which
 // order is given. Tracker.mu and Conn.mu are held.
@@ -32,7 +36,7 @@ func (c *Conn) timeOut(f *findings, p *Policy, rec *Record, now time.Duration, w
 	case reason == ReasonTxTimeout && s.late != nil && now-s.late.at >= limit && s.active > s.late.at && l.Exempt == "":
 		copied := *l
 		copied.Age, copied.Idle, copied.Limit = age, rec.Idle, limit
-		copied.Operations = (word - s.late.word) / (FlagBits + 1)
+		copied.Operations = (word - s.late.word) / (gate.Flags + 1)
 		copied.Level, copied.Query, copied.Last, copied.Kept = int(c.tx.level), c.told(c.query), c.last.PCs(), c.notUndone()
 		w.leak, l, s.late.at = &copied, &copied, now
 		f.news = append(f.news, news{conn: c, typ: EventSuspect, leak: l, again: true})

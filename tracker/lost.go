@@ -1,6 +1,10 @@
 package tracker
 
-import "time"
+import (
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+)
 
 // A lease whose content was undone keeps its place in the pool until its holder lets
 // go: the place is lost. Where its SQLite handle is closed as well it is vacant, and
@@ -28,7 +32,7 @@ func (c *Conn) lose(kind Kind) {
 	} else if l.kind == KindConnection {
 		l.kind = kind
 	}
-	l.word = c.word.Load() &^ FlagBits
+	l.word = c.word.Load() &^ gate.Flags
 	c.pool.tracker.losing.Store(true)
 }
 
@@ -84,7 +88,7 @@ func (t *Tracker) tellLost() {
 // something with it. Conn.mu is held.
 func (c *Conn) lostLocked() bool {
 	l := c.loss
-	return c.leased && l != nil && (c.reaped || c.word.Load()&^FlagBits == l.word) && l.since != 0
+	return c.leased && l != nil && (c.reaped || c.word.Load()&^gate.Flags == l.word) && l.since != 0
 }
 
 // HandleClosed says, some time behind ForceClosed, that the SQLite handle is closed and

@@ -4,6 +4,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // monitor watches memory: that of each connection, which only SQLite knows, and
@@ -127,14 +129,14 @@ func (t *Tracker) askMemory() {
 	for i, p := range t.pulses {
 		c := t.conns[i]
 		word := p.word.Load()
-		if word&BusyBit != 0 || c.memory.gone || c.lost.Load() || !c.pool.watched() || !c.pool.policy.Load().watchesMemory() {
+		if word&gate.Busy != 0 || c.memory.gone || c.lost.Load() || !c.pool.watched() || !c.pool.policy.Load().watchesMemory() {
 			continue
 		}
-		if c.memory.known && c.memory.word == word&^FlagBits && word&SharingBit == 0 {
+		if c.memory.known && c.memory.word == word&^gate.Flags && word&gate.Sharing == 0 {
 			c.memory.at = now // nothing has moved since
 			continue
 		}
-		moved = append(moved, asked{c, word &^ FlagBits})
+		moved = append(moved, asked{c, word &^ gate.Flags})
 	}
 	t.mu.Unlock()
 	for _, a := range moved {
@@ -225,8 +227,8 @@ func (t *Tracker) askCaches() {
 			continue
 		}
 		word := t.pulses[i].word.Load()
-		if !m.asked || m.askedAt != word&^FlagBits || word&SharingBit != 0 {
-			full = append(full, asked{c, word &^ FlagBits})
+		if !m.asked || m.askedAt != word&^gate.Flags || word&gate.Sharing != 0 {
+			full = append(full, asked{c, word &^ gate.Flags})
 		}
 	}
 	t.mu.Unlock()

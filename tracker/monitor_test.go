@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // machine is a memory source that a test turns.
@@ -161,10 +163,10 @@ func TestMemoryOfSharedCaches(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		p := l.pool(Enforce, limits(func(p *Policy) { p.ConnMemory = 1 << 40 }))
 		a := l.holding(p, true, 20<<20, 0)
-		a.Word().Or(SharingBit)
+		a.Word().Or(gate.Sharing)
 		l.sleep(30 * time.Second)
 		b := l.holding(p, true, 10<<20, 0)
-		b.Word().Or(SharingBit)
+		b.Word().Or(gate.Sharing)
 		a.mu.Lock()
 		a.bytes = 10 << 20
 		a.mu.Unlock()
@@ -297,7 +299,7 @@ func TestLeakMemoryBesideAnotherReason(t *testing.T) {
 		f.mu.Lock()
 		f.bytes = 200
 		f.mu.Unlock()
-		f.Word().Or(SharingBit) // asked, and not moved
+		f.Word().Or(gate.Sharing) // asked, and not moved
 		l.sleep(2 * time.Minute)
 		if d := f.detail(); d.MemoryBytes != 200 {
 			t.Fatalf("%+v", d)
@@ -616,18 +618,18 @@ type churning struct {
 }
 
 func (k *churning) do(what func()) {
-	k.Word().Or(BusyBit)
+	k.Word().Or(gate.Busy)
 	k.Record()
 	what()
 	k.Recorded()
-	k.Word().Add(FlagBits + 1 - BusyBit)
+	k.Word().Add(gate.Flags + 1 - gate.Busy)
 }
 
-func (k *churning) Memory() (int64, bool) { return k.bytes.Load(), k.Word().Load()&BusyBit == 0 }
+func (k *churning) Memory() (int64, bool) { return k.bytes.Load(), k.Word().Load()&gate.Busy == 0 }
 
 func (k *churning) Carry(o *Order) Outcome {
 	switch {
-	case k.Word().Load()&BusyBit != 0:
+	case k.Word().Load()&gate.Busy != 0:
 		return Void
 	case o.Scope == ScopeRelease:
 		k.bytes.Store(k.bytes.Load() / 2) // that does not always help
@@ -772,7 +774,7 @@ func TestMonitorPassIsShort(t *testing.T) {
 	tr.SetMemorySource(m.read)
 	p := newPool(t, tr, PoolConfig{Policy: DefaultPolicy(), Logger: quiet})
 	busy := p.New(true, "")
-	busy.Word().Or(BusyBit)
+	busy.Word().Or(gate.Busy)
 	busy.Register(inside{t: t})
 	conns := []*Conn{busy}
 	for range 99 {
@@ -781,7 +783,7 @@ func TestMonitorPassIsShort(t *testing.T) {
 	best := time.Hour // the machine may have other things to do
 	for range 5 {
 		for _, c := range conns {
-			c.Word().Add(FlagBits + 1)
+			c.Word().Add(gate.Flags + 1)
 		}
 		begin := time.Now()
 		tr.monitor.look()
@@ -793,7 +795,7 @@ func TestMonitorPassIsShort(t *testing.T) {
 	if n := tr.Stats().MemoryMonitoring.ConnectionMemoryBytes; n != 99<<20 {
 		t.Errorf("%d bytes", n)
 	}
-	busy.Word().And(^uint64(BusyBit))
+	busy.Word().And(^uint64(gate.Busy))
 	for _, c := range conns {
 		c.Close()
 	}

@@ -3,6 +3,8 @@ package tracker
 import (
 	"cmp"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Settle tells what became of an order. Done and Refreshed: its leaks are reaped.
@@ -109,7 +111,7 @@ func (c *Conn) cover() {
 		return
 	}
 	c.lease.watch = watch{id: c.lease.id, taken: true}
-	c.covered = c.word.Load() &^ FlagBits
+	c.covered = c.word.Load() &^ gate.Flags
 }
 
 // settle counts and emits an event of a leak. It ends once: as reaped or as

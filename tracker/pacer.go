@@ -1,6 +1,10 @@
 package tracker
 
-import "time"
+import (
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+)
 
 // patience is how long a pacer waits for its first step: a pool that is opened
 // and closed at once costs no goroutine. For the same reason the timer stays
@@ -33,7 +37,7 @@ func (p *pacer) atRestLocked() bool { return !p.armed && !p.running }
 
 // mayStart reports whether a timer may be made here: inside a synctest bubble
 // that is not the tracker's own it would belong to the bubble.
-func (p *pacer) mayStart() bool { return p.t.bubble || !InBubble() }
+func (p *pacer) mayStart() bool { return p.t.bubble || !gate.InBubble() }
 
 func (p *pacer) armLocked(wait time.Duration) {
 	p.armed, p.planned = true, wait

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // unusedPools has max_pools n and leak_after five minutes.
@@ -206,7 +208,7 @@ func TestPoolsThatDoNotCount(t *testing.T) {
 					}
 				}
 				for _, f := range l.fakes {
-					if f.Word().Load()&BusyBit != 0 {
+					if f.Word().Load()&gate.Busy != 0 {
 						f.leave()
 					}
 				}

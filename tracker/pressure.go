@@ -1,6 +1,10 @@
 package tracker
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+)
 
 // Pressure: the machine or the container is short of memory. What the guard
 // does, in this order: it releases the caches of every connection whose gate is
@@ -202,7 +206,7 @@ func (t *Tracker) stillAbove(conns []*Conn, above func(*Conn) bool) (still []*Co
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, c := range conns {
-		word := c.word.Load() &^ FlagBits
+		word := c.word.Load() &^ gate.Flags
 		if m := &c.memory; m.known && above(c) && (!m.gaveUp || m.gaveUpAt != word) {
 			m.gaveUp, m.gaveUpAt = true, word
 			still = append(still, c)
@@ -237,12 +241,12 @@ func (t *Tracker) giveUp(conns []*Conn, reason Reason) (closed int, bytes int64)
 		t.mu.Unlock()
 		c.lock()
 		word := c.word.Load()
-		idle := !c.leased && c.accesses > 0 && c.tx.id == 0 && word&BusyBit == 0
+		idle := !c.leased && c.accesses > 0 && c.tx.id == 0 && word&gate.Busy == 0
 		c.unlock()
 		if !idle && reason == ReasonPressure {
 			continue
 		}
-		o := &Order{Scope: ScopeGiveUp, Reason: reason, Word: word &^ FlagBits, conn: c}
+		o := &Order{Scope: ScopeGiveUp, Reason: reason, Word: word &^ gate.Flags, conn: c}
 		out := Void
 		if o.holds() {
 			out = c.control.Carry(o)

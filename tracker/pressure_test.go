@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 func pressed(change func(p *Policy)) Policy {
@@ -568,7 +570,7 @@ func BenchmarkMonitorPass(b *testing.B) {
 				for b.Loop() {
 					if moved {
 						for _, c := range conns {
-							c.Word().Add(FlagBits + 1)
+							c.Word().Add(gate.Flags + 1)
 						}
 					}
 					tr.monitor.look()

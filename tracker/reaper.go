@@ -1,6 +1,10 @@
 package tracker
 
-import "time"
+import (
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+)
 
 // reaper looks at all connections again and again: it decides under
 // Tracker.mu and acts after it.
@@ -136,7 +140,7 @@ func (r *reaper) scan(now time.Duration) (f findings, wait time.Duration) {
 	}
 	for i, p := range t.pulses {
 		word := p.word.Load()
-		if word&^FlagBits == p.was && now < p.next && !p.fresh && !all && word&BusyBit == 0 && !p.pending.Load() &&
+		if word&^gate.Flags == p.was && now < p.next && !p.fresh && !all && word&gate.Busy == 0 && !p.pending.Load() &&
 			(len(waiters) == 0 || !t.conns[i].seen.leased) { // else it may be what they wait for
 			wait = min(wait, p.next-now)
 			continue
@@ -162,8 +166,8 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64, waiters []Lo
 	c.lock()
 	defer c.unlock()
 	t, p, s := c.pool.tracker, c.pool.policy.Load(), &c.seen
-	busy := word&BusyBit != 0
-	word &^= FlagBits
+	busy := word&gate.Busy != 0
+	word &^= gate.Flags
 	moved := !s.known || c.fresh || word != c.was
 	if !s.known {
 		s.known, s.first = true, now
@@ -390,7 +394,7 @@ func (r *reaper) detect(f *findings, j judged, now time.Duration) {
 		}
 		t.mu.Lock()
 		c.lock()
-		if c.word.Load()&^FlagBits == j.word && c.leased {
+		if c.word.Load()&^gate.Flags == j.word && c.leased {
 			c.forgotten(f, 0, reason, now, j.word)
 			for _, n := range f.news {
 				n.leak.named = true

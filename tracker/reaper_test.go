@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 const (
@@ -315,7 +317,7 @@ func TestEmptyLeaseIsLeftAlone(t *testing.T) {
 		l.until(24 * time.Hour)
 		l.expect("6m0s suspect connection leak_after #1")
 		orders := f.given()
-		if len(orders) != 1 || orders[0].String() != "6m0s release leak_after done" || orders[0].o.Word != f.Word().Load()&^FlagBits {
+		if len(orders) != 1 || orders[0].String() != "6m0s release leak_after done" || orders[0].o.Word != f.Word().Load()&^gate.Flags {
 			t.Errorf("ordered %v", orders)
 		}
 		if r := p.Records()[0]; !r.Suspect {
@@ -475,7 +477,7 @@ func TestTransactionInPool(t *testing.T) {
 		f.begin("BEGIN", "")
 		id := f.tx
 		f.in()
-		word := f.Word().Load() &^ FlagBits
+		word := f.Word().Load() &^ gate.Flags
 		l.until(11*sec - 1)
 		l.expect()
 		l.until(11 * sec) // noticed at 10s

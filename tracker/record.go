@@ -1,6 +1,10 @@
 package tracker
 
-import "time"
+import (
+	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+)
 
 // Record is what is known of one open connection at one moment. The ages that
 // criteria judge are on the reaper's clock (see Policy).
@@ -154,7 +158,7 @@ func (c *Conn) report(now time.Duration) Record {
 	word := c.word.Load()
 	c.lookLocked(word, now)
 	c.stampLease(now)
-	r := c.recordLocked(0, c.pool.policy.Load(), word&BusyBit != 0)
+	r := c.recordLocked(0, c.pool.policy.Load(), word&gate.Busy != 0)
 	r.Query = c.told(r.Query)
 	r.Age = now - c.opened
 	r.Idle = now - c.seen.at
@@ -184,7 +188,7 @@ func (c *Conn) report(now time.Duration) Record {
 
 // lookLocked notes a change of the activity word on the tracker's clock.
 func (c *Conn) lookLocked(word uint64, now time.Duration) {
-	if word &^= FlagBits; word != c.was || !c.seen.looked {
+	if word &^= gate.Flags; word != c.was || !c.seen.looked {
 		c.was, c.seen.at, c.fresh, c.seen.looked = word, now, true, true
 	}
 }

@@ -1,6 +1,10 @@
 package tracker
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+)
 
 // Resting leases. What merely takes long is common and no leak, so nothing is undone
 // and nobody is accused; but who is on call wants to know within seconds which line
@@ -31,7 +35,7 @@ func (w LockWaiter) Site() Frame { return w.Stack.Site() }
 // waitersLocked returns who waits for a lock at this moment. Tracker.mu is held.
 func (t *Tracker) waitersLocked() (all []LockWaiter) {
 	for i, p := range t.pulses {
-		if p.word.Load()&BusyBit == 0 {
+		if p.word.Load()&gate.Busy == 0 {
 			continue
 		}
 		c := t.conns[i]

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // starvation is what was seen of a pool that may starve.
@@ -221,7 +222,7 @@ func (a *attachment) seats(now time.Duration) (out []seat) {
 			for r = c.rows.head; r.next != nil; r = r.next { // the first that was opened
 			}
 		}
-		s := seat{conn: c, lease: c.lease.stack, query: c.query, busy: word&BusyBit != 0}
+		s := seat{conn: c, lease: c.lease.stack, query: c.query, busy: word&gate.Busy != 0}
 		s.PlaceHolder = PlaceHolder{
 			ConnectionID: c.id, Kind: r.kind, OpenedAt: t.clock.at(r.opened), Age: now - r.opened,
 			Exempt: cmp.Or(r.exempt, c.lease.exempt), Stack: r.stack.PCs(),

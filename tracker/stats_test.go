@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // The names are those of the system whose statistics these are; thread_id has
@@ -335,7 +337,7 @@ func TestStatsConsistent(t *testing.T) {
 				}
 				c := owned{p.Open(still{}, true, "")}
 				var r Resource
-				c.Word().Add(FlagBits + 1)
+				c.Word().Add(gate.Flags + 1)
 				c.OpenRows(&r, "SELECT 1", "")
 				if j%3 == 0 {
 					c.Proven(&r, true)

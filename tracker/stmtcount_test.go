@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 func maxStatements(n int64) Policy { return limits(func(p *Policy) { p.MaxStatements = n }) }
@@ -217,7 +219,7 @@ func BenchmarkCountStatements(b *testing.B) {
 			for i := range all {
 				c.OpenStatement(&all[i], fmt.Sprint("SELECT ", i), "")
 			}
-			c.word.Add(FlagBits + 1)
+			c.word.Add(gate.Flags + 1)
 			now := time.Millisecond
 			r.scan(now)
 			if c.seen.most == nil {
@@ -226,7 +228,7 @@ func BenchmarkCountStatements(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if moved {
-					c.word.Add(FlagBits + 1)
+					c.word.Add(gate.Flags + 1)
 				}
 				r.t.epoch++
 				now++

@@ -3,6 +3,8 @@ package tracker
 import (
 	"context"
 	"fmt"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Trace names the span that something was opened in, in the words of W3C Trace
@@ -85,7 +87,7 @@ func (c *Conn) TraceResource(ctx context.Context, r *Resource) {
 // noteTrace closes an open record before it asks the hook: nobody's code runs
 // while readers are kept out.
 func (c *Conn) noteTrace(ctx context.Context, hook TraceHook, r *Resource) {
-	recording := c.word.Load()&RecordingBit != 0
+	recording := c.word.Load()&gate.Recording != 0
 	if recording {
 		c.Recorded()
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Tracker watches the pools of a process, or of one test. Make it with New.
@@ -89,7 +90,7 @@ func New(o Options) *Tracker {
 	}
 	t := &Tracker{
 		clock:      newClock(),
-		bubble:     InBubble(),
+		bubble:     gate.InBubble(),
 		pools:      make(map[string]*Pool),
 		lastNumber: make(map[string]int),
 	}
@@ -114,7 +115,7 @@ func (t *Tracker) Go(f func()) {
 	if f == nil {
 		panic("tracker: Go: f is nil")
 	}
-	if !t.bubble && InBubble() {
+	if !t.bubble && gate.InBubble() {
 		f()
 		return
 	}
@@ -225,7 +226,7 @@ func (t *Tracker) remove(c *Conn, accesses int64) (removed bool, most *Leak) {
 	c.pool.open--
 	t.wals.detach(c)
 	t.wals.leave(c)
-	if c.fresh || c.word.Load()&^FlagBits != c.was {
+	if c.fresh || c.word.Load()&^gate.Flags != c.was {
 		c.pool.use.moved = true
 	}
 	c.goneLocked()

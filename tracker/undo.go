@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // What an operator does by hand, for one thing that a program holds.
@@ -141,7 +143,7 @@ func (c *Conn) orderUndo(f *findings, resource uint64, at moment) error {
 	case c.reaped:
 		return errors.New("it is undone, and only its holder can let go of its place")
 	}
-	o := &Order{Reason: ReasonOperator, Word: c.word.Load() &^ FlagBits}
+	o := &Order{Reason: ReasonOperator, Word: c.word.Load() &^ gate.Flags}
 	meant := []*Resource{r}
 	switch r.kind {
 	case KindRows:

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // wal makes the WAL of a file that long.
@@ -113,7 +115,7 @@ func TestWALPinChooses(t *testing.T) {
 				}
 				for _, f := range l.fakes {
 					f.shutGate(false)
-					if f.Word().Load()&BusyBit != 0 {
+					if f.Word().Load()&gate.Busy != 0 {
 						f.leave()
 					}
 				}

@@ -40,7 +40,7 @@
 #define CONNS 1
 #endif
 
-/* gate.go and tracker/recording.go, compared with them by TestBits */
+/* internal/gate/word.go, compared with it by TestBits */
 #define BUSY      1
 #define REAPING   2
 #define INTERRUPT 4
@@ -69,7 +69,7 @@ byte turn[CONNS];        /* the channel that owners wait for: any other is close
 bool ownerIn[CONNS];     /* ghosts: who is inside */
 bool reaperIn[CONNS];
 #ifdef SHARED
-int C;                   /* cacheGate.word */
+int C;                   /* Shared.word */
 byte turnC;
 #endif
 
@@ -129,7 +129,7 @@ bool watchMu; byte attendsTo; bool dismissed[OPS + 6]; byte attenders;
 
 /* ------------------------------------------------------------ the record */
 
-/* tracker.Conn.Record, Recorded, Readable */
+/* Word.Record, Recorded, tracker.Conn.Record, Recorded */
 #define RECORD   atomic { (W[0] & (RECORDING | READING)) == 0 -> W[0] = W[0] | RECORDING }
 #define RECORDED atomic { W[0] = W[0] & ~RECORDING }
 
@@ -140,7 +140,7 @@ inline write(id) { recTx = id; recTx2 = id }
 inline write(id) { d_step { recTx = id; recTx2 = id } }
 #endif
 
-/* tracker.Conn.lock, unlock */
+/* Word.Read, TryRead, EndRead, tracker.Conn.lock, unlock */
 inline lock() {
 	atomic { !mu -> mu = 1 };
 	atomic { (W[0] & RECORDING) == 0 -> W[0] = W[0] | READING }
@@ -287,8 +287,8 @@ inline met() { skip }
 
 inline entered(c) { ownerIn[c] = 1; if :: c == 0 -> opno++ :: else fi; assert(!reaperIn[c]) }
 
-/* gate.enter, enterUntil, enterAs, enterEnding, enterSlow, conn.enter, enterFor,
- * cacheGate.enter. What insist does is what comes of not giving up. With gaveUp
+/* Gate.Enter, EnterUntil, EnterAs, EnterEnding, enterSlow, conn.enter, enterFor,
+ * Shared.enter. What insist does is what comes of not giving up. With gaveUp
  * nothing has begun. Busy is met beside Close only: database/sql calls one
  * operation after the other. */
 inline enter(c, bits) {
@@ -326,7 +326,7 @@ inline enter(c, bits) {
 #define HELD_BY_INTERRUPT (W[0] & INTERRUPT)
 #endif
 
-/* gate.take */
+/* Gate.Take */
 inline take(which) { bits = W[0] & (which); W[0] = W[0] & ~bits; WAIT_FOR_INTERRUPT }
 
 /* conn.endedTx, tracker.Conn.EndedTx leave the record open for an operation that leaves
@@ -433,7 +433,7 @@ inline seeTo() {
 	if :: lb & CLOSING -> shut() :: else fi
 }
 
-/* cacheGate.leave */
+/* Shared.leave */
 #ifdef SHARED
 #define LEAVE_CACHE C = C - OPERATION
 #else
@@ -465,7 +465,7 @@ inline forget() {
 	}
 }
 
-/* gate.leave, leaveSlow, conn.leave, leaveBusy */
+/* Gate.Leave, Left, leaveSlow, conn.leave, leaveBusy */
 inline leave() {
 	do
 	:: atomic { HELD_BY_INTERRUPT == 0 && (W[0] & (CONDEMNED | STOPPED | ATTENDED | CLOSING)) == 0 -> left(0); break }
@@ -758,7 +758,7 @@ proctype Owner() {
 			fi
 #endif
 #ifdef SHARED
-		/* stmt.Close by gate.enterNow: who finds the reaper inside goes away */
+		/* stmt.Close by Gate.EnterNow: who finds the reaper inside goes away */
 #ifdef OLD_V2
 		:: atomic { (W[0] & (BUSY | REAPING)) == 0 -> W[0] = W[0] | BUSY };
 			if
@@ -829,7 +829,7 @@ proctype Owner() {
 }
 
 #ifdef CLOSE
-/* conn.Close, gate.close on another goroutine: who is in flight closes on its way out */
+/* conn.Close, Gate.Close on another goroutine: who is in flight closes on its way out */
 proctype Close() {
 	int bits; int f; int lb;
 	byte err, co, k, i; bool watching, gaveUp;
@@ -855,7 +855,7 @@ proctype Close() {
 
 /* ------------------------------------------------------------ the reaper */
 
-/* gate.try, tryAt, tryWhere, cacheGate.try */
+/* Gate.Try, TryAt, tryWhere, Shared.try */
 #ifdef SHARED
 #define TAKE_CACHE atomic { C == 0 -> C = REAPING }
 #define CACHE_TAKEN C != 0
@@ -870,7 +870,7 @@ proctype Close() {
 #define CACHE_TAKEN 0
 #endif
 
-/* gate.release, cacheGate.release */
+/* Gate.Release, Shared.release */
 #if defined(SHARED) && !defined(M_NO_CACHE)
 inline releaseCache() {
 	atomic { aw = C & AWAITED; C = C & ~(REAPING | AWAITED) };
@@ -993,7 +993,7 @@ inline giveUp(o, out) {
 }
 #endif
 
-/* control.Nudge, conn.stopCondemned, gate.hit */
+/* control.Nudge, conn.stopCondemned, Gate.Hit */
 inline stopCondemned(alive) {
 	if
 	:: atomic { (W[0] & (BUSY | CONDEMNED)) != (BUSY | CONDEMNED) -> alive = 0 }
@@ -1031,7 +1031,7 @@ inline stopCondemned(alive) {
 	fi
 }
 
-/* conn.condemn, gate.condemn */
+/* conn.condemn, Gate.Condemn */
 inline place(o) {
 #ifdef OLD_V7
 	if :: W[0] & CONDEMNED -> ok = 0 :: else -> ok = 1; order = o fi
@@ -1187,7 +1187,7 @@ end:	if
 
 /* ---------------------------------------------------------- the watchdog */
 
-/* watch.stop, gate.stop, conn.interrupt */
+/* watch.stop, Gate.Stop, conn.interrupt */
 #ifdef M_NO_GENERATION
 #define STILL(w) ((W[0] & (BUSY | WATCHED)) == (BUSY | WATCHED))
 #else
@@ -1222,7 +1222,7 @@ end:	if
 done:	attenders--
 }
 
-/* watchdog.tick, watch.look, cancelled, attend */
+/* watchdog.tick, watch.look, cancelled, attend, Gate.Attend */
 proctype Watchdog() {
 	int w; byte op; bool alive;
 	do

@@ -1,10 +1,8 @@
-package leakguard
+package gate
 
 import (
 	"runtime"
 	"sync/atomic"
-
-	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // turn is how owners wait until the reaper lets a gate go: for a channel that is
@@ -44,7 +42,7 @@ func (t *turn) prepare() {
 func (o *turnOver) next() *turnOver {
 	bubbled := o != nil && o.bubbled
 	switch {
-	case tracker.InBubble() == bubbled:
+	case InBubble() == bubbled:
 		return &turnOver{closed: make(chan struct{}), bubbled: bubbled}
 	case bubbled:
 		return inItsBubble
@@ -62,11 +60,11 @@ func (t *turn) end() {
 
 // await waits until the reaper, which holds the word, is likely to have let it
 // go. It returns false if done is closed first.
-func (t *turn) await(word *atomic.Uint64, done <-chan struct{}) bool {
+func (t *turn) await(word *Word, done <-chan struct{}) bool {
 	// In this order: if this channel's turn is over by then, it is closed.
 	over := t.over.Load()
 	w := word.Load()
-	if w&reaping == 0 {
+	if w&Reaping == 0 {
 		return true
 	}
 	if over == nil || over.closed == nil { // a look from somebody's bubble: microseconds
@@ -79,7 +77,7 @@ func (t *turn) await(word *atomic.Uint64, done <-chan struct{}) bool {
 		}
 	}
 	// Who lets the word go sees the bit in the same step.
-	if w&awaited == 0 && !word.CompareAndSwap(w, w|awaited) {
+	if w&Awaited == 0 && !word.CompareAndSwap(w, w|Awaited) {
 		return true
 	}
 	select {
