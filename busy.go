@@ -46,9 +46,9 @@ func (c *conn) ownBusy(timeout time.Duration) {
 // which sees SQLite's own handler only. A text that begins with another word can do
 // so by the table-valued function alone
 // (https://www.sqlite.org/pragma.html#pragfunc); others speak of it in a string.
-func namesBusyTimeout(class textClass, query string) bool {
+func namesBusyTimeout(class sqltext.Class, query string) bool {
 	function := false
-	if class&(textMulti|textPragma) == 0 && query != "" {
+	if class&(sqltext.Multi|sqltext.Pragma) == 0 && query != "" {
 		b := query[0] | 0x20
 		function = 'a' <= b && b <= 'z' && b != 'p'
 	}
@@ -79,7 +79,7 @@ func (c *conn) leaveBusyTimeout() {
 
 // takeBusyTimeout installs the handler again behind such a text, with the
 // timeout that it left.
-func (c *conn) takeBusyTimeout(given bool, class textClass, query string) {
+func (c *conn) takeBusyTimeout(given bool, class sqltext.Class, query string) {
 	if given || namesBusyTimeout(class, query) {
 		c.busyHandler = false
 		c.installBusy()
@@ -94,8 +94,8 @@ func (c *conn) fileID() capi.FileID {
 
 // wrote follows an Exec: outside a transaction it has given the write lock back, if
 // it took it. The end of a transaction is seen to by endedTx.
-func (c *conn) wrote(class textClass) {
-	if !c.txn.open && class&textTx == 0 {
+func (c *conn) wrote(class sqltext.Class) {
+	if !c.txn.open && class&sqltext.Tx == 0 {
 		c.wait.Released()
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 )
 
 // What PRAGMA busy_timeout reads and sets is the same over both drivers, in prepared
@@ -122,7 +124,7 @@ func TestNamesBusyTimeout(t *testing.T) {
 		"PRAGMA user_version":                                false,
 		"PRAGMA busytimeout":                                 false,
 	} {
-		if got := namesBusyTimeout(classify(text), text); got != want {
+		if got := namesBusyTimeout(sqltext.Classify(text), text); got != want {
 			t.Errorf("%q: %v", text, got)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -242,8 +243,8 @@ func (c *conn) enter(ctx context.Context) error {
 }
 
 // enterFor enters the gate for a text.
-func (c *conn) enterFor(ctx context.Context, class textClass) uint64 {
-	if class&textTx == 0 {
+func (c *conn) enterFor(ctx context.Context, class sqltext.Class) uint64 {
+	if class&sqltext.Tx == 0 {
 		return c.met(c.gate.EnterUntil(ctx))
 	}
 	return c.met(c.insist(c.gate.EnterAs(ctx, gate.Busy|gate.Ending), class))
@@ -278,8 +279,8 @@ const insistence = 25 * time.Millisecond
 
 // insist enters for a text that ends the transaction and found the reaper inside
 // and its context over: for that alone, such a text is not refused.
-func (c *conn) insist(f uint64, class textClass) uint64 {
-	if f&gate.Reaping == 0 || class&textEndsTx == 0 {
+func (c *conn) insist(f uint64, class sqltext.Class) uint64 {
+	if f&gate.Reaping == 0 || class&sqltext.EndsTx == 0 {
 		return f
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), insistence)
@@ -288,8 +289,8 @@ func (c *conn) insist(f uint64, class textClass) uint64 {
 }
 
 // mayEnd says, right behind enter, that the text may end the transaction.
-func (c *conn) mayEnd(f uint64, class textClass) {
-	if class&textTx != 0 && f&(gate.Busy|gate.Reaping) == 0 {
+func (c *conn) mayEnd(f uint64, class sqltext.Class) {
+	if class&sqltext.Tx != 0 && f&(gate.Busy|gate.Reaping) == 0 {
 		c.gate.Set(gate.Ending)
 		c.gate.Take(0) // an interrupt may be on its way
 	}
@@ -297,11 +298,11 @@ func (c *conn) mayEnd(f uint64, class textClass) {
 
 // enterText is refuse for a text, which may be the owner's rollback of what
 // the guard undid: then it is over (done), or what is left of it runs.
-func (c *conn) enterText(ctx context.Context, f uint64, class textClass, query string) (rest string, done bool, err error) {
+func (c *conn) enterText(ctx context.Context, f uint64, class sqltext.Class, query string) (rest string, done bool, err error) {
 	switch {
 	case c.ownRollback(f, class):
 		return "", true, c.leave(nil)
-	case f == gate.Tombed && class&textRollback != 0:
+	case f == gate.Tombed && class&sqltext.Rollback != 0:
 		rest, done, err = c.rollbackText(class, query)
 		if done {
 			err = c.leave(err)
@@ -398,7 +399,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 			return c.execText(ctx, t, args)
 		}
 	}
-	class := classify(query)
+	class := sqltext.Classify(query)
 	f = c.insist(f, class)
 	c.mayEnd(f, class)
 	if f != 0 {
@@ -410,7 +411,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 			return textResult(), nil
 		}
 		if rest != query {
-			query, class = rest, classify(rest)
+			query, class = rest, sqltext.Classify(rest)
 		}
 	}
 	if !c.leased {
@@ -418,7 +419,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	}
 	c.rec.Executing(query)
 	inner, guarded, err := c.arm(ctx, 0)
-	if err != nil && (class&textTx == 0 || !c.txn.open) {
+	if err != nil && (class&sqltext.Tx == 0 || !c.txn.open) {
 		return c.execOver(ctx, class, query, args)
 	}
 	if err != nil {
@@ -429,7 +430,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		c.wait.Default(c.db())
 	}
 	var res driver.Result
-	if class&(textMulti|textTx) == textMulti|textTx && c.db().OK() {
+	if class&(sqltext.Multi|sqltext.Tx) == sqltext.Multi|sqltext.Tx && c.db().OK() {
 		c.spare()
 		res, err = c.execEach(ctx, inner, guarded, query, args)
 	} else {
@@ -443,7 +444,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 			c.keepText(inner, query)
 		}
 	}
-	if restore || class&textPragma != 0 {
+	if restore || class&sqltext.Pragma != 0 {
 		c.takeBusyTimeout(restore, class, query)
 	}
 	c.wrote(class)
@@ -455,7 +456,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 
 // execOver answers a text whose context is over before it begins. go-sqlite3
 // prepares it first and may find another error; by its Query nothing runs.
-func (c *conn) execOver(ctx context.Context, class textClass, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *conn) execOver(ctx context.Context, class sqltext.Class, query string, args []driver.NamedValue) (driver.Result, error) {
 	opened, err := c.innerQuery(ctx, query, args)
 	if err == nil { // an empty text
 		opened.Close()
@@ -477,7 +478,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 			return c.queryText(ctx, t, args)
 		}
 	}
-	class := classify(query)
+	class := sqltext.Classify(query)
 	f = c.insist(f, class)
 	c.mayEnd(f, class)
 	if f != 0 {
@@ -489,7 +490,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 			return noRows{}, nil
 		}
 		if rest != query {
-			query, class = rest, classify(rest)
+			query, class = rest, sqltext.Classify(rest)
 		}
 	}
 	if !c.leased {
@@ -504,7 +505,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		c.wait.Default(c.db())
 	}
 	var opened sqliteRows
-	if class&(textMulti|textTx) == textMulti|textTx && c.db().OK() {
+	if class&(sqltext.Multi|sqltext.Tx) == sqltext.Multi|sqltext.Tx && c.db().OK() {
 		c.spare()
 		opened, err = c.queryEach(ctx, inner, guarded, query, args)
 	} else {
@@ -514,7 +515,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 			c.keepText(inner, query)
 		}
 	}
-	if restore || class&textPragma != 0 {
+	if restore || class&sqltext.Pragma != 0 {
 		c.takeBusyTimeout(restore, class, query)
 	}
 	if err != nil {
@@ -533,13 +534,13 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err := c.enter(ctx); err != nil {
 		return nil, err
 	}
-	class := classify(query)
+	class := sqltext.Classify(query)
 	restore := c.busyHandler && namesBusyTimeout(class, query)
 	if restore {
 		c.wait.Default(c.db())
 	}
 	prepared, err := c.innerPrepare(ctx, query)
-	if restore || class&textPragma != 0 {
+	if restore || class&sqltext.Pragma != 0 {
 		c.takeBusyTimeout(restore, class, query)
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 )
 
 // parts cuts a text into its statements with their arguments, so that each can
@@ -84,7 +85,7 @@ func (c *conn) queryEach(ctx, inner context.Context, guarded bool, query string,
 // beforePart says whether the statement that comes next may end the
 // transaction.
 func (c *conn) beforePart(text string) {
-	if classify(text)&textTx == 0 {
+	if sqltext.Classify(text)&sqltext.Tx == 0 {
 		c.gate.Clear(gate.Ending)
 		return
 	}
@@ -97,11 +98,11 @@ func (c *conn) afterPart(ctx context.Context, guarded bool, text string, err err
 	if guarded {
 		err = ended(ctx, err)
 	}
-	class := classify(text)
+	class := sqltext.Classify(text)
 	if class != 0 || err != nil {
 		c.after(ctx, class, text, err)
 	}
-	if err = c.between(err); err == nil && guarded && class&textEndsTx == 0 {
+	if err = c.between(err); err == nil && guarded && class&sqltext.EndsTx == 0 {
 		err = ctx.Err()
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"strings"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -62,15 +63,15 @@ func (c *conn) filename() string {
 
 // note takes up what a text that passed may have left, or asked of the connection's
 // history.
-func (s *session) note(c *conn, class textClass, query string) {
-	if class&textHistory != 0 {
+func (s *session) note(c *conn, class sqltext.Class, query string) {
+	if class&sqltext.History != 0 {
 		c.connector.polled.Store(true)
 	}
-	if class&(textAttach|textTemp|textPragma) == 0 {
+	if class&(sqltext.Attach|sqltext.Temp|sqltext.Pragma) == 0 {
 		return
 	}
 	c.texts.drop() // what they mean may have changed
-	if class&textAttach != 0 {
+	if class&sqltext.Attach != 0 {
 		s.attach = true
 		c.listAttached()
 		// With several files, what a name means changes with a CREATE or DROP in
@@ -78,12 +79,12 @@ func (s *session) note(c *conn, class textClass, query string) {
 		c.texts.stop()
 		c.begins.dropBegin()
 	}
-	if class&textTemp != 0 {
+	if class&sqltext.Temp != 0 {
 		s.temp = true
 	}
-	if class&textPragma != 0 {
+	if class&sqltext.Pragma != 0 {
 		if s.forever == "" {
-			s.keep(c, "PRAGMA "+pragmaName(query)+" was set by the program")
+			s.keep(c, "PRAGMA "+sqltext.PragmaName(query)+" was set by the program")
 		}
 		if text := strings.ToLower(query); strings.Contains(text, "locking_mode") {
 			c.rec.KeepsLocks(strings.Contains(text, "exclusive"))

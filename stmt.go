@@ -9,6 +9,7 @@ import (
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/capi"
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
@@ -28,7 +29,7 @@ type stmtHandle struct {
 type stmtState struct {
 	prepared
 	query   string
-	class   textClass
+	class   sqltext.Class
 	columns bool       // it returns columns
 	timeout bool       // namesBusyTimeout: SQLite compiles it again for each run
 	last    *rowsState // its newest rows, if they are open
@@ -53,11 +54,11 @@ func (c *conn) openStmt(ctx context.Context, opened driver.Stmt, query string) (
 		opened.Close()
 		return nil, lacking(opened)
 	}
-	class := classify(query)
-	if class&textMulti != 0 { // only the first statement is prepared
+	class := sqltext.Classify(query)
+	if class&sqltext.Multi != 0 { // only the first statement is prepared
 		if end, _, ok := c.statementEnd(query); ok {
 			query = query[:end]
-			class = classify(query)
+			class = sqltext.Classify(query)
 		}
 	}
 	h := c.takeStmt()
@@ -67,7 +68,7 @@ func (c *conn) openStmt(ctx context.Context, opened driver.Stmt, query string) (
 	st.prepared = prepared{inner: inner, handle: capi.OfStmt(opened)}
 	st.query, st.class, st.last, st.open = query, class, nil, 0
 	st.timeout = namesBusyTimeout(class, query)
-	if st.class&(textAttach|textTemp|textPragma|textHistory) != 0 {
+	if st.class&(sqltext.Attach|sqltext.Temp|sqltext.Pragma|sqltext.History) != 0 {
 		c.session.note(c, st.class, query) // a PRAGMA acts when it is prepared
 	}
 	st.columns = st.handle.Columns() > 0
@@ -146,7 +147,7 @@ func (s *stmt) enter(ctx context.Context, h *stmtHandle) (done bool, err error) 
 	}
 	if f != 0 {
 		// Only the first statement of a text is prepared.
-		_, done, err := c.enterText(ctx, f, st.class&^textMulti, st.query)
+		_, done, err := c.enterText(ctx, f, st.class&^sqltext.Multi, st.query)
 		if done || err != nil {
 			return done, err
 		}
@@ -175,7 +176,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	}
 	c.rec.Executing(st.query)
 	inner, guarded, err := c.arm(ctx, 0)
-	if err != nil && (st.class&textTx == 0 || !c.txn.open) {
+	if err != nil && (st.class&sqltext.Tx == 0 || !c.txn.open) {
 		_, err = c.stmtQuery(ctx, &st.prepared, true, args) // binds, and finds the same
 		return nil, c.leave(err)
 	}

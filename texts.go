@@ -132,7 +132,7 @@ var textSeed = maphash.MakeSeed()
 // no lock in the way, unless it is not to be kept.
 func (c *conn) keepText(ctx context.Context, query string) {
 	s := query[sqltext.SkipSpace(query, 0):]
-	if !harmlessVerb(s) || s[0]|0x20 == 'v' || strings.IndexByte(query, 0) >= 0 || namesBusyTimeout(textMulti, query) {
+	if !sqltext.Harmless(s) || s[0]|0x20 == 'v' || strings.IndexByte(query, 0) >= 0 || namesBusyTimeout(sqltext.Multi, query) {
 		return
 	}
 	// A comment behind it is a statement of its own to go-sqlite3, which then

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 )
 
 // txn is what the guard knows of the connection's transaction, begun by
@@ -66,11 +67,11 @@ func (t *tomb) refuse(c *conn) error {
 
 // after brings txn and session up to date when a text has run. The connection
 // is inside the gate.
-func (c *conn) after(ctx context.Context, class textClass, query string, err error) {
-	if class&(textAttach|textTemp|textPragma|textHistory) != 0 {
+func (c *conn) after(ctx context.Context, class sqltext.Class, query string, err error) {
+	if class&(sqltext.Attach|sqltext.Temp|sqltext.Pragma|sqltext.History) != 0 {
 		c.session.note(c, class, query)
 	}
-	if class&textTx == 0 && (err == nil || !c.txn.open) {
+	if class&sqltext.Tx == 0 && (err == nil || !c.txn.open) {
 		return
 	}
 	auto := c.autocommit()
@@ -79,7 +80,7 @@ func (c *conn) after(ctx context.Context, class textClass, query string, err err
 		c.endTx() // the program's own COMMIT or ROLLBACK, or its Close
 	case c.txn.open && auto:
 		c.abort(err)
-	case !auto && class&textTx != 0:
+	case !auto && class&sqltext.Tx != 0:
 		c.steps(ctx, query, err)
 	}
 }
@@ -87,12 +88,12 @@ func (c *conn) after(ctx context.Context, class textClass, query string, err err
 // steps follows the transaction statements of a text whose transaction is open
 // after it.
 func (c *conn) steps(ctx context.Context, query string, err error) {
-	steps := txSteps(query)
+	steps := sqltext.Steps(query)
 	if err != nil {
 		// An InTx level that could not be undone leaves the transaction in a
 		// state that nobody asked for: the connection goes.
 		for _, s := range steps {
-			if (s.kind == stepRollbackTo || s.kind == stepRelease) && strings.HasPrefix(s.name, savepointPrefix) {
+			if (s.Kind == sqltext.StepRollbackTo || s.Kind == sqltext.StepRelease) && strings.HasPrefix(s.Name, savepointPrefix) {
 				c.discard = true
 			}
 		}
@@ -104,7 +105,7 @@ func (c *conn) steps(ctx context.Context, query string, err error) {
 	began := !c.txn.open
 	if c.txn.open {
 		for _, s := range steps {
-			if s.kind == stepCommit || s.kind == stepRollback || s.kind == stepRelease && c.txn.outer && c.txn.depth(s.name) == 0 {
+			if s.Kind == sqltext.StepCommit || s.Kind == sqltext.StepRollback || s.Kind == sqltext.StepRelease && c.txn.outer && c.txn.depth(s.Name) == 0 {
 				c.endTx()
 				began = true
 				break
@@ -115,23 +116,23 @@ func (c *conn) steps(ctx context.Context, query string, err error) {
 		c.beginTx(ctx, query)
 	}
 	for _, s := range steps {
-		switch s.kind {
-		case stepBegin, stepCommit, stepRollback:
+		switch s.Kind {
+		case sqltext.StepBegin, sqltext.StepCommit, sqltext.StepRollback:
 			c.txn.savepoints = c.txn.savepoints[:0]
-		case stepSavepoint:
-			c.txn.savepoints = append(c.txn.savepoints, s.name)
-		case stepRelease:
-			if i := c.txn.depth(s.name); i >= 0 {
+		case sqltext.StepSavepoint:
+			c.txn.savepoints = append(c.txn.savepoints, s.Name)
+		case sqltext.StepRelease:
+			if i := c.txn.depth(s.Name); i >= 0 {
 				c.txn.savepoints = c.txn.savepoints[:i]
 			}
-		case stepRollbackTo:
-			if i := c.txn.depth(s.name); i >= 0 {
+		case sqltext.StepRollbackTo:
+			if i := c.txn.depth(s.Name); i >= 0 {
 				c.txn.savepoints = c.txn.savepoints[:i+1]
 			}
 		}
 	}
 	if began {
-		c.txn.outer = !slices.ContainsFunc(steps, func(s txStep) bool { return s.kind == stepBegin })
+		c.txn.outer = !slices.ContainsFunc(steps, func(s sqltext.Step) bool { return s.Kind == sqltext.StepBegin })
 	}
 	c.rec.SetLevel(c.txn.level())
 }
@@ -241,7 +242,7 @@ func (t *tomb) reapedBy(c *conn, verdict error) {
 // rollbackText answers a text that begins with ROLLBACK while there is a tomb:
 // it is the owner's own rollback and ends it. It returns what is left to run,
 // with done if nothing is. The connection is inside the gate.
-func (c *conn) rollbackText(class textClass, query string) (rest string, done bool, err error) {
+func (c *conn) rollbackText(class sqltext.Class, query string) (rest string, done bool, err error) {
 	t := c.txn.tomb
 	if !t.byGuard {
 		c.exhume()
@@ -256,7 +257,7 @@ func (c *conn) rollbackText(class textClass, query string) (rest string, done bo
 	}
 	c.exhume()
 	c.rec.Acknowledged()
-	if class&textMulti == 0 {
+	if class&sqltext.Multi == 0 {
 		return "", true, nil
 	}
 	end, _, ok := c.statementEnd(query)
@@ -269,8 +270,8 @@ func (c *conn) rollbackText(class textClass, query string) (rest string, done bo
 
 // ownRollback reports whether a text is the rollback of a transaction that was
 // undone together with its connection, and returns true once.
-func (c *conn) ownRollback(f uint64, class textClass) bool {
-	if f&gate.Dead == 0 || class&(textRollback|textMulti) != textRollback || !c.rolledBack {
+func (c *conn) ownRollback(f uint64, class sqltext.Class) bool {
+	if f&gate.Dead == 0 || class&(sqltext.Rollback|sqltext.Multi) != sqltext.Rollback || !c.rolledBack {
 		return false
 	}
 	c.rolledBack = false

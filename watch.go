@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/sqltext"
 )
 
 // Cancellation. go-sqlite3 starts a goroutine for each Exec with a context that
@@ -150,7 +151,7 @@ func ended(ctx context.Context, err error) error {
 
 // begun follows a query. Its first step is done; go-sqlite3 drops its rows if
 // the context is over by then. Not those of a COMMIT, which has committed.
-func (c *conn) begun(ctx context.Context, guarded bool, class textClass, query string, opened sqliteRows, err error) (sqliteRows, error) {
+func (c *conn) begun(ctx context.Context, guarded bool, class sqltext.Class, query string, opened sqliteRows, err error) (sqliteRows, error) {
 	if guarded && err != nil {
 		err = ended(ctx, err)
 	}
@@ -160,7 +161,7 @@ func (c *conn) begun(ctx context.Context, guarded bool, class textClass, query s
 	if err != nil {
 		return nil, err
 	}
-	if guarded && class&textEndsTx == 0 {
+	if guarded && class&sqltext.EndsTx == 0 {
 		if over := ctx.Err(); over != nil {
 			c.rowsClose(opened)
 			return nil, over

@@ -1,5 +1,5 @@
-// Package sqltext reads SQL texts as SQLite does, without SQLite: what a word of it
-// is, and the text without the values in it.
+// Package sqltext reads SQL texts as SQLite does, without SQLite: what a word of it is,
+// what the text may do to a connection, and the text without the values in it.
 package sqltext
 
 import "strings"
