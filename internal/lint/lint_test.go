@@ -49,6 +49,10 @@ var layers = []layer{
 		why:   "it stands at the bottom: the standard library and nothing of the module",
 	},
 	{
+		path: "./internal/proclocks",
+		why:  "it stands at the bottom: the standard library and nothing of the module",
+	},
+	{
 		path:  "./internal/sqltext",
 		tests: []string{"github.com/mattn/go-sqlite3"},
 		why:   "it stands at the bottom: the standard library and nothing of the module",
@@ -64,7 +68,7 @@ var layers = []layer{
 	},
 	{
 		path: "./tracker/",
-		may:  []string{"./tracker/", "./internal/gate", "./internal/callstack", "./internal/sqltext"},
+		may:  []string{"./tracker/", "./internal/gate", "./internal/callstack", "./internal/proclocks", "./internal/sqltext"},
 		why:  "the tracker is standard library only",
 	},
 	{
