@@ -28,6 +28,8 @@ func (c *conn) startWaiting() {
 	case d.ConnectHook != nil || len(d.Extensions) > 0:
 		c.installBusy()
 	}
+	rec := c.rec
+	c.wait.Tell(func(w *capi.LongWait) { rec.WaitsLong(w) })
 }
 
 // installBusy reads the timeout that SQLite's own handler has and takes over.

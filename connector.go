@@ -306,6 +306,7 @@ type handle struct {
 // nobody could take the handlers off, and wait stays: a few bytes.
 func (h handle) close() error {
 	db := h.sqlite.DB()
+	h.wait.Quiet()
 	h.wait.Retire(db)
 	err := h.inner.Close()
 	if db.OK() {

@@ -158,6 +158,7 @@ func checkMetrics(t *testing.T, got map[string]metric) {
 		{"sqlite_leakguard.force_closed", "heavy", 1},
 		{"sqlite_leakguard.blocked", "blocked busy", 1},
 		{"sqlite_leakguard.blocked", "blocked locked", 0},
+		{"sqlite_leakguard.lock.waits", "blocked", 1},
 		{"sqlite_leakguard.leaks", "logged transaction wal_limit", 1},
 		{"sqlite_leakguard.leaks", "again pool max_pools", 1},
 		{"sqlite_leakguard.recovered", "again pool", 1},

@@ -133,7 +133,7 @@ func program(t *testing.T, told func(name string)) {
 	holdAll(t, open("held", ""))
 
 	// In the way of others.
-	block(t, open("blocked", "&_busy_timeout=1"))
+	block(t, open("blocked", "&_busy_timeout=150"))
 	told("blocked connection.blocked")
 	pin(t, open("logged", "&_leakguard_check_interval=20ms&_leakguard_wal_limit=1&_leakguard=observe"))
 	told("logged transaction.suspect")

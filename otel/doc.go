@@ -37,6 +37,8 @@
 //	sqlite_leakguard.refreshed               Counter        {connection}   db.client.connection.pool.name, sqlite_leakguard.reason
 //	sqlite_leakguard.force_closed            Counter        {connection}   db.client.connection.pool.name
 //	sqlite_leakguard.blocked                 Counter        {operation}    db.client.connection.pool.name, sqlite_leakguard.reason
+//	sqlite_leakguard.lock.waits              Counter        {wait}         db.client.connection.pool.name
+//	sqlite_leakguard.lock.wait_duration      Counter        s              db.client.connection.pool.name
 //	sqlite_leakguard.connection.memory       UpDownCounter  By             db.client.connection.pool.name
 //	sqlite_leakguard.wal.size                UpDownCounter  By             db.client.connection.pool.name
 //	sqlite_leakguard.transaction.count       UpDownCounter  {transaction}  db.client.connection.pool.name
@@ -68,7 +70,10 @@
 // memory.pressure.active is 1 while the machine or container is short of memory,
 // else 0; memory.pressure.events counts how often that began. force_closed counts
 // SQLite handles that the guard closed and not their pool. blocked has the reasons busy, busy_snapshot
-// and locked, after SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT and SQLITE_LOCKED.
+// and locked, after SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT and SQLITE_LOCKED. lock.waits and
+// lock.wait_duration are of waits of 100 ms and more in the guard's busy handler, those
+// that end with blocked included, and are counted when they are over; waits for a
+// shared cache are not among them.
 //
 // The pool's name is that of Config.Name or _leakguard_name, by default the
 // base name of the file and a number, never the DSN. A pool that is closed and

@@ -162,6 +162,22 @@ var instruments = []instrument{
 		},
 	},
 	{
+		whole: counter("lock.waits", "{wait}", "Waits for locks that took 100 ms or longer and are over, whether the lock was got or not."),
+		read: func(p *tracker.PoolFigures, tell func(label, float64)) {
+			tell(label{}, float64(p.LockWaits))
+		},
+	},
+	{
+		seconds: func(m metric.Meter) (metric.Float64Observable, error) {
+			return m.Float64ObservableCounter(namespace+"lock.wait_duration", metric.WithUnit("s"),
+				metric.WithDescription("How long waits for locks took that took 100 ms or longer and are over."))
+		},
+		sums: true,
+		read: func(p *tracker.PoolFigures, tell func(label, float64)) {
+			tell(label{}, p.LockWaitDuration.Seconds())
+		},
+	},
+	{
 		whole: upDown("connection.memory", "By", "Memory that SQLite holds for open connections."),
 		read:  now(func(p *tracker.PoolFigures) int { return int(p.Memory) }),
 	},

@@ -380,6 +380,7 @@ func (c *Conn) Close() {
 	c.leased = false
 	accesses := c.accesses
 	c.unlock()
+	c.waited()
 	removed, most := c.pool.tracker.remove(c, accesses)
 	if most != nil {
 		leaks = append(leaks, most)

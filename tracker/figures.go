@@ -44,6 +44,10 @@ type PoolFigures struct {
 	// Blocked counts operations that failed because somebody else held a lock,
 	// by reason.
 	Blocked []ReasonCount
+	// LockWaits counts the waits for locks that took 100 ms or longer and are over,
+	// LockWaitDuration is what they took together; see Stats.LockWaitCount.
+	LockWaits        uint64
+	LockWaitDuration time.Duration
 	// ForceClosed counts SQLite handles closed by the guard.
 	ForceClosed uint64
 	// Memory is what SQLite held for the open connections when the memory
@@ -90,6 +94,7 @@ type ReasonCount struct {
 func (t *Tracker) Figures() Figures {
 	var f Figures
 	capacities := t.capacities(nil)
+	t.goingOn()
 	t.mu.Lock()
 	now := t.now()
 	at := make(map[*Pool]int, len(t.pools))
@@ -98,6 +103,9 @@ func (t *Tracker) Figures() Figures {
 		at[p] = len(f.Pools)
 		n := PoolFigures{Pool: p.name, ForceClosed: p.n.forceClosed.Load(), Places: capacities[p]}
 		p.tally.figures(&n)
+		t.waits.mu.Lock()
+		n.LockWaits, n.LockWaitDuration = p.waits.count, p.waits.total
+		t.waits.mu.Unlock()
 		f.Pools = append(f.Pools, n)
 	}
 	for _, p := range t.walPoolsLocked() {

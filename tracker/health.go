@@ -15,9 +15,14 @@ const (
 	// Good: nothing is known that somebody would have to do.
 	Good Verdict = iota
 	// Attention: in some pool leases that rest have more than half of the places, so
-	// that soon there may be none left.
+	// that soon there may be none left; or an operation has waited 1 s for a lock that
+	// an exempt holder, another process, or nobody known has.
 	Attention
-	// Bad: a place of a pool is lost, a pool is starved, or something is forgotten.
+	// Bad: a place of a pool is lost, a pool is starved, something is forgotten, or an
+	// operation has waited 1 s for a lock that somebody in this process holds who is not
+	// exempt. That may be a queue behind work that goes on: whoever looks sees who
+	// waits, and for whom. Waits for a place are known of attached pools only, where
+	// they are starvation: sql.DB does not say who waits now.
 	Bad
 )
 
@@ -66,7 +71,7 @@ type LostPlace struct {
 const maxLostPlaces = 100
 
 // judge fills in what is lost, and the verdict.
-func (s *Stats) judge(records []Record) {
+func (s *Stats) judge(records []Record, waiting []LockWaiting) {
 	pools := make(map[string]*poolHealth)
 	suspects := 0
 	for i := range records {
@@ -100,10 +105,14 @@ func (s *Stats) judge(records []Record) {
 		all = append(all, p)
 	}
 	slices.SortFunc(all, func(a, b *poolHealth) int { return cmp.Compare(a.name, b.name) })
+	var found [len(verdictNames)][]string
 	find := func(v Verdict, text string) {
 		s.Verdict = max(s.Verdict, v)
-		s.Findings = append(s.Findings, text)
+		found[v] = append(found[v], text)
 	}
+	defer func() {
+		s.Findings = append(found[Bad], found[Attention]...)
+	}()
 	for _, n := range s.Places {
 		if n.Starved != nil {
 			find(Bad, fmt.Sprintf("pool %s is starved: nobody has got a place for %v", n.Pool, round(n.Starved.For)))
@@ -117,6 +126,7 @@ func (s *Stats) judge(records []Record) {
 			find(Bad, fmt.Sprintf("%s lost: what their leases held was undone, opened at %s; they come back when the holders let go", p.of(n), sitesText(p.lost)))
 		}
 	}
+	judgeWaits(waiting, find)
 	if suspects > 0 {
 		find(Bad, many(suspects, "connection")+" with something forgotten on it")
 	}

@@ -80,6 +80,7 @@ type Pool struct {
 
 	n     counters
 	tally tally
+	waits poolWaits // guarded by longWaits.mu
 
 	mu   sync.Mutex
 	kept map[string]bool // reasons told

@@ -62,6 +62,20 @@ type Stats struct {
 
 	// Blocked counts operations that failed because somebody else held a lock.
 	Blocked uint64 `json:"blocked"`
+	// LockWaitCount counts the waits for locks that took 100 ms or longer and are over,
+	// whether the lock was got or not, and LockWaitSeconds is what they took together:
+	// those for which the guard's busy handler waits. Not among them are waits for a
+	// shared cache (SQLITE_LOCKED), which go-sqlite3 does by itself if it was built with
+	// the tag sqlite_unlock_notify, and waits of a busy handler of the program's own.
+	// One is counted when the guard sees that its operation is over: a Stats sees to it.
+	LockWaitCount   uint64  `json:"lock_wait_count"`
+	LockWaitSeconds float64 `json:"lock_wait_seconds"`
+	// LockWaits says who waited and who held the lock, the longest in all first, at most
+	// 64, of the pools that are open.
+	LockWaits []LockWaits `json:"lock_waits,omitempty"`
+	// LockWaiting are the operations that have waited 100 ms and wait at this moment,
+	// the longest first, at most 20.
+	LockWaiting []LockWaiting `json:"lock_waiting,omitempty"`
 	// WALBytes is the size of the write-ahead logs as they were measured last: at the
 	// last check those of which a connection had moved since, or held a transaction or
 	// rows open; of the others, which only somebody beside the guard can change, 50 are
@@ -261,7 +275,9 @@ func (t *Tracker) stats(only *Pool) Stats {
 		s.Places = append(s.Places, *n)
 	}
 	slices.SortFunc(s.Places, func(a, b Places) int { return strings.Compare(a.Pool, b.Pool) })
-	s.judge(records)
+	waiting := t.lockWaiting(s.countLockWaits(t, only))
+	s.LockWaiting = waiting[:min(len(waiting), maxLockWaiting)]
+	s.judge(records, waiting)
 	q := &t.queue
 	q.mu.Lock()
 	s.EventsDropped, s.CallbackPanics = q.dropped, q.panicked
@@ -347,6 +363,8 @@ func (s Stats) Sub(old Stats) Stats {
 	s.ForceClosed -= old.ForceClosed
 	s.AggressiveCleanups -= old.AggressiveCleanups
 	s.Blocked -= old.Blocked
+	s.LockWaitCount -= old.LockWaitCount
+	s.LockWaitSeconds -= old.LockWaitSeconds
 	s.EventsDropped -= old.EventsDropped
 	s.CallbackPanics -= old.CallbackPanics
 	s.MemoryMonitoring.PressureEventsCount -= old.MemoryMonitoring.PressureEventsCount

@@ -36,6 +36,7 @@ type Tracker struct {
 	leaks   history // of leaks alone, for LeakHistory
 	queue   queue
 	logs    logLines
+	waits   longWaits
 
 	// asking is held while a driver is asked for a connection's state, which crosses its
 	// gate: who is blocked does not take the question of another one for an operation

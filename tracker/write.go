@@ -16,8 +16,8 @@ import (
 // WriteTo writes a report for a person: the places of pools whose sql.DB is attached,
 // and who has them if one starves; the open suspects grouped by the call
 // that opened them, each group with its stack; then the leaks in the history
-// that were undone or came back, and what was done; then who kept others waiting
-// for a lock; then the open connections, one line each; then the counters. It is plain text without escape codes.
+// that were undone or came back, and what was done; then whose locks made operations
+// fail, and who waited long for one; then the open connections, one line each; then the counters. It is plain text without escape codes.
 //
 // The parts are read one after the other, so a leak that is undone meanwhile
 // may be missing or show up twice. SQL texts are shortened, and otherwise shown
@@ -182,6 +182,7 @@ func (r *report) write() {
 	r.writeSuspects()
 	r.writeSettled()
 	r.writeBlamed()
+	r.writeLockWaits()
 	r.writeConnections()
 	r.writeCounters()
 }
@@ -407,6 +408,31 @@ func (r *report) writeBlamed() {
 	}
 	tw.Flush()
 }
+
+// writeLockWaits lists the waits that took long, those that took longest in all first.
+func (r *report) writeLockWaits() {
+	s := &r.stats
+	if s.LockWaitCount == 0 {
+		return
+	}
+	fmt.Fprintf(r, "\nwaits for locks of %v and more that are over: %d, together %s\n\n", LockWaitAfter, s.LockWaitCount, secondsText(s.LockWaitSeconds))
+	tw := tabwriter.NewWriter(r, 0, 0, 2, ' ', 0)
+	for i, n := range s.LockWaits {
+		if i == maxBlamedLines && len(s.LockWaits) > maxBlamedLines+1 {
+			fmt.Fprintf(tw, "  and %d more\n", len(s.LockWaits)-i)
+			break
+		}
+		holder := n.Holder
+		if n.HolderSite != "" {
+			holder += " opened at " + n.HolderSite
+		}
+		fmt.Fprintf(tw, "  %d x at %s\tfor %s\tlongest %s\ttogether %s\tlast %s\t%s\n", n.Count, printable(n.WaiterSite), printable(holder),
+			secondsText(n.Longest), secondsText(n.Total), n.Last.Format("15:04:05"), printable(shorten(n.Query, 60)))
+	}
+	tw.Flush()
+}
+
+func secondsText(s float64) string { return ageText(time.Duration(s * float64(time.Second))) }
 
 func (r *report) writeConnections() {
 	if len(r.connections) == 0 {

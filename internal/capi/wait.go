@@ -42,7 +42,7 @@ func (w Wait) Stop(on bool) {
 	if on {
 		v = 1
 	}
-	flags := (*[2]int32)(w.p) // capi_wait begins with stop and asleep
+	flags := (*[2]int32)(w.p) // capi_wait begins with stop and asleep, timeout and took
 	atomic.StoreInt32(&flags[0], v)
 	// In this order: capi_sleep says that it sleeps first and looks at stop then.
 	if on && atomic.LoadInt32(&flags[1]) != 0 {
@@ -115,6 +115,7 @@ func (w Wait) Retire(d DB) {
 // Free returns the memory. Nothing may use the flag any more: not for a connection
 // that was closed without Retire.
 func (w Wait) Free() {
+	w.Quiet()
 	if w.p != nil {
 		waitFree(w.p)
 	}

@@ -7,18 +7,41 @@ package capi
 
 #define WEAK __attribute__((weak))
 
+#define CAPI_LONG ((int64_t)100 * 1000000) // ns, LongWaitAfter
+
 extern WEAK int sqlite3_busy_handler(sqlite3*, int(*)(void*, int), void*);          // c3ref/busy_handler.html
 extern WEAK int sqlite3_busy_timeout(sqlite3*, int);                                // c3ref/busy_timeout.html
 extern WEAK void sqlite3_progress_handler(sqlite3*, int, int(*)(void*), void*);     // c3ref/progress_handler.html
+
+extern void leakguardLongWait(void *); // longwait_cgo.go
+
+static void capi_note(capi_wait *w, int64_t waited) {
+	int64_t ms = waited / 1000000;
+	__atomic_store_n(&w->took, (int32_t)(ms < INT32_MAX ? ms : INT32_MAX), __ATOMIC_RELAXED);
+}
 
 static int capi_busy(void *p, int count) {
 	capi_wait *w = p;
 	if (__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) return 0;
 	int64_t now = capi_now();
-	if (count == 0) w->start = now;
+	if (count == 0) {
+		w->start = now;
+		w->told = 0;
+	}
 	int64_t waited = now - w->start, left = (int64_t)w->timeout * 1000000 - waited;
 	if (left <= 0) return 0;
-	return capi_sleep(w, count == 0, now, waited, left);
+	int64_t becomes = CAPI_LONG - waited;
+	if (!w->told && becomes <= 0) { // and try at once: telling takes time
+		w->told = 1;
+		leakguardLongWait(w);
+		capi_note(w, capi_now() - w->start);
+		return 1;
+	}
+	if (!w->told && becomes < left) left = becomes;
+	int again = capi_sleep(w, count == 0, now, waited, left);
+	// Whether the next try succeeds nobody tells.
+	if (w->told) capi_note(w, capi_now() - w->start);
+	return again;
 }
 
 static int capi_progress(void *p) {

@@ -58,6 +58,8 @@ struct capi_wait {
 	int32_t stop;    // written from Go, any thread
 	int32_t asleep;  // who sets stop and then finds this calls capi_wait_up
 	int32_t timeout; // ms
+	int32_t took;    // ms, of the last long wait so far; read from Go, any thread
+	int32_t told;    // the wait that is going on is a long one, and Go knows
 	int64_t start;   // ns, of the wait that is going on; in the queue guarded by mu
 	int busy;        // capi_busy is installed
 	uint64_t device, inode; // of its file, 0 if it is not known
