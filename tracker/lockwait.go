@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Long waits for locks, those that end well too. The driver's busy handler tells of one
@@ -39,7 +40,7 @@ type longWait struct {
 // over reports whether the operation that waits has ended.
 func (w *longWait) over() bool {
 	word := w.conn.word.Load()
-	return word&^FlagBits != w.word || word&BusyBit == 0
+	return word&^gate.Flags != w.word || word&gate.Busy == 0
 }
 
 // longWaits are those that go on, and those of which nobody has seen yet that they are
@@ -60,7 +61,7 @@ func (c *Conn) WaitsLong(wait LockWait) {
 		return // it is being opened
 	}
 	t := c.pool.tracker
-	w := &longWait{conn: c, word: c.word.Load() &^ FlagBits, wait: wait}
+	w := &longWait{conn: c, word: c.word.Load() &^ gate.Flags, wait: wait}
 	if c.pool.stacks {
 		w.at = callstack.CaptureAcross()
 	}
