@@ -70,10 +70,10 @@ type LostPlace struct {
 // maxLostPlaces bounds LostPlaces.
 const maxLostPlaces = 100
 
-// judge fills in what is lost, and the verdict.
-func (s *Stats) judge(records []Record, waiting []LockWaiting) {
+// judge fills in what is lost, and the verdict. crowds are the sites with too many pools.
+func (s *Stats) judge(records []Record, crowds map[string]int, waiting []LockWaiting) {
 	pools := make(map[string]*poolHealth)
-	suspects := 0
+	forgotten := make(map[string]int)
 	for i := range records {
 		r := &records[i]
 		p := pools[r.Pool]
@@ -90,8 +90,8 @@ func (s *Stats) judge(records []Record, waiting []LockWaiting) {
 		case r.Resting && r.Exempt == "":
 			p.resting[site]++
 		}
-		if r.Suspect && r.Exempt == "" {
-			suspects++
+		if r.accused {
+			forgotten[r.forgot.Site().String()]++
 		}
 	}
 	slices.SortFunc(s.LostPlaces, func(a, b LostPlace) int {
@@ -127,8 +127,11 @@ func (s *Stats) judge(records []Record, waiting []LockWaiting) {
 		}
 	}
 	judgeWaits(waiting, find)
-	if suspects > 0 {
-		find(Bad, many(suspects, "connection")+" with something forgotten on it")
+	if n := total(forgotten); n > 0 {
+		find(Bad, fmt.Sprintf("something is forgotten on %s, opened at %s", many(n, "connection"), sitesText(forgotten)))
+	}
+	if n := total(crowds); n > 0 {
+		find(Bad, fmt.Sprintf("too many pools are opened and not closed, at %s", sitesText(crowds)))
 	}
 	for _, p := range all {
 		if n := total(p.resting); 2*n > p.places {

@@ -65,6 +65,8 @@ type Record struct {
 	statements int           // open ones of the same text, the most
 	leaseAge   time.Duration
 	lostFor    time.Duration
+	accused    bool  // a suspect that is not exempt
+	forgot     Stack // who opened that
 }
 
 // recordLocked fills a record. now is the reaper's time; Tracker.mu and Conn.mu
@@ -109,27 +111,42 @@ func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
 			r.Exempt = c.tx.exempt
 		}
 	}
-	r.Suspect = c.suspectLocked()
+	r.Suspect, r.accused, r.forgot = c.suspectLocked()
 	if r.Lost = c.lostLocked(); r.Lost {
 		r.LostSince, r.Undone = t.clock.at(c.loss.since), c.loss.kind
 	}
 	return r
 }
 
-// suspectLocked reports whether a leak of this connection is open.
-func (c *Conn) suspectLocked() bool {
-	if c.lost.Load() || c.leased && c.lease.suspect() || c.tx.id != 0 && c.tx.suspect() || c.seen.most != nil {
-		return true
-	}
-	if r := c.left(); r != nil && r.suspect() {
-		return true
-	}
-	for r := c.rows.head; r != nil; r = r.next {
-		if r.suspect() {
-			return true
+// suspectLocked reports whether a leak of this connection is open, and whether one of
+// them is not exempt, and who opened that.
+func (c *Conn) suspectLocked() (suspect, accused bool, by Stack) {
+	leak := func(l *Leak) {
+		suspect = true
+		if l.Exempt == "" && !accused {
+			accused, by = true, l.Stack
 		}
 	}
-	return false
+	one := func(r *Resource) {
+		if r != nil && r.id != 0 && r.suspect() {
+			leak(r.watch.leak)
+		}
+	}
+	one(&c.tx)
+	if c.leased {
+		one(&c.lease)
+	}
+	one(c.left())
+	for r := c.rows.head; r != nil; r = r.next {
+		one(r)
+	}
+	if most := c.seen.most; most != nil {
+		leak(most)
+	}
+	if c.lost.Load() && !accused {
+		return true, true, c.lease.stack.PCs()
+	}
+	return suspect, accused, by
 }
 
 // Records returns what is known of every open connection, in no order.

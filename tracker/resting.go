@@ -73,13 +73,7 @@ func (c *Conn) behindLocked(all []LockWaiter) (behind []LockWaiter) {
 
 // rest tells of a lease that rests. Tracker.mu and Conn.mu are held.
 func (c *Conn) rest(f *findings, p *Policy, rec *Record, waiters []LockWaiter) {
-	r := &c.lease
-	switch {
-	case c.tx.id != 0:
-		r = &c.tx
-	case c.rows.head != nil:
-		r = c.rows.head
-	}
+	r := c.most()
 	holds := r != &c.lease
 	var behind []LockWaiter
 	if holds {

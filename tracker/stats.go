@@ -217,6 +217,12 @@ func (t *Tracker) stats(only *Pool) Stats {
 	} else {
 		s.WALBytes = only.walBytesLocked()
 	}
+	crowds := make(map[string]int) // sites with too many pools
+	for _, l := range t.tooManyPoolsLocked(now) {
+		if only == nil || l.pool == only {
+			crowds[l.Site().String()]++
+		}
+	}
 	slices.Sort(s.Missing)
 	s.Missing = slices.Compact(s.Missing)
 	records := make([]Record, 0, len(t.conns))
@@ -277,7 +283,7 @@ func (t *Tracker) stats(only *Pool) Stats {
 	slices.SortFunc(s.Places, func(a, b Places) int { return strings.Compare(a.Pool, b.Pool) })
 	waiting := t.lockWaiting(s.countLockWaits(t, only))
 	s.LockWaiting = waiting[:min(len(waiting), maxLockWaiting)]
-	s.judge(records, waiting)
+	s.judge(records, crowds, waiting)
 	q := &t.queue
 	q.mu.Lock()
 	s.EventsDropped, s.CallbackPanics = q.dropped, q.panicked

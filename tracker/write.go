@@ -13,11 +13,15 @@ import (
 	"unicode"
 )
 
-// WriteTo writes a report for a person: the places of pools whose sql.DB is attached,
-// and who has them if one starves; the open suspects grouped by the call
-// that opened them, each group with its stack; then the leaks in the history
-// that were undone or came back, and what was done; then whose locks made operations
-// fail, and who waited long for one; then the open connections, one line each; then the counters. It is plain text without escape codes.
+// WriteTo writes a report for a person: what is wrong; the pools with their modes,
+// limits and places, and who has them if one starves; which places are lost; the open
+// suspects grouped by the call that opened them, those that do most harm first (see
+// Tracker.Suspects), each group with what it keeps others from, what follows, what to do
+// and its stack; what rests and is no leak yet; what is exempt; then the leaks in the
+// history that were undone or came back, and what was done; then whose locks made
+// operations fail, and who waited long for one; then the open connections, one line
+// each; then the counters. Long lists are cut, and say so. It is plain text without
+// escape codes.
 //
 // The parts are read one after the other, so a leak that is undone meanwhile
 // may be missing or show up twice. SQL texts are shortened, and otherwise shown
@@ -26,9 +30,18 @@ func (t *Tracker) WriteTo(w io.Writer) (int64, error) {
 	if w == nil {
 		return 0, errors.New("tracker: WriteTo: w is nil")
 	}
-	r := report{now: t.clock.at(t.now()), stats: t.Stats(), connections: t.lines(), blamed: t.Blamed()}
-	var lost []string
-	r.suspects, lost = t.openLeaks()
+	r := report{
+		now: t.clock.at(t.now()), stats: t.Stats(), connections: t.lines(), blamed: t.Blamed(),
+		pools: t.Pools(), figures: t.Figures().Pools, waiting: t.Waiting(), resting: t.Resting(),
+	}
+	all, lost := t.suspects()
+	for _, s := range all {
+		if s.Exempt == "" {
+			r.suspects = append(r.suspects, s)
+		} else {
+			r.exempt = append(r.exempt, s)
+		}
+	}
 	r.read(t.LeakHistory(), lost)
 	r.write()
 	var out bytes.Buffer
@@ -44,7 +57,12 @@ type report struct {
 	bytes.Buffer
 	now         time.Time
 	stats       Stats
-	suspects    []*Leak
+	pools       []*Pool
+	figures     []PoolFigures
+	waiting     []LockWaiter // for a lock
+	suspects    []Suspect    // that are not exempt
+	resting     []Suspect
+	exempt      []Suspect
 	settled     []settled
 	connections []connLine
 	blamed      []BlameCount
@@ -84,47 +102,7 @@ func (t *Tracker) lines() []connLine {
 	return out
 }
 
-// openLeaks returns the leaks that are neither undone nor recovered, and the
-// connections that nobody may touch any more.
-func (t *Tracker) openLeaks() (leaks []*Leak, lost []string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, c := range t.conns {
-		c.lock()
-		add := func(r *Resource) {
-			if r.id != 0 && r.suspect() {
-				leaks = append(leaks, r.watch.leak)
-			}
-		}
-		if c.leased {
-			add(&c.lease)
-		}
-		add(&c.tx)
-		if r := c.left(); r != nil {
-			add(r)
-		}
-		for r := c.rows.head; r != nil; r = r.next {
-			add(r)
-		}
-		for r := c.stmts.head; r != nil; r = r.next {
-			add(r)
-		}
-		if c.seen.most != nil {
-			leaks = append(leaks, c.seen.most)
-		}
-		c.unlock()
-		if c.lost.Load() {
-			lost = append(lost, c.id)
-		}
-	}
-	for _, c := range t.tooMany {
-		leaks = append(leaks, c.leak)
-	}
-	return leaks, lost
-}
-
-// read takes from the history what is over. The suspicion of a lost connection
-// is not kept with its record, so it comes from here as well.
+// read takes from the history what is over. The suspicion of a lost connection is not.
 func (r *report) read(history []Event, lost []string) {
 	index := make(map[uint64]int)
 	for _, e := range history {
@@ -137,7 +115,6 @@ func (r *report) read(history []Event, lost []string) {
 		case e.Leak.Reason != ReasonPanic:
 			continue
 		case slices.Contains(lost, e.ConnectionID):
-			r.suspects = append(r.suspects, e.Leak)
 			continue
 		default:
 			s.outcome = "given up"
@@ -178,8 +155,10 @@ func (r *report) write() {
 	for _, finding := range s.Findings {
 		fmt.Fprintf(r, "%v: %s\n", s.Verdict, printable(finding))
 	}
-	r.writePlaces()
+	r.writePools()
 	r.writeSuspects()
+	r.writeGroups("at rest, no leak yet", r.resting)
+	r.writeGroups("exempt: reported, never undone", r.exempt)
 	r.writeSettled()
 	r.writeBlamed()
 	r.writeLockWaits()
@@ -219,77 +198,11 @@ func byAge(a, b *Leak) int {
 	return cmp.Or(a.OpenedAt.Compare(b.OpenedAt), cmp.Compare(a.ID, b.ID))
 }
 
-func (r *report) writeSuspects() {
-	if len(r.suspects) == 0 {
-		if r.stats.LeakedDetected == 0 && len(r.settled) == 0 {
-			r.WriteString("\nno leaks\n")
-			return
-		}
-		r.WriteString("\nno open suspects\n")
-		return
-	}
-	groups := grouped(r.suspects, func(l *Leak) *Leak { return l })
-	fmt.Fprintf(r, "\n%s, at %s\n", many(len(r.suspects), "open suspect"), many(len(groups), "site"))
-	for _, g := range groups {
-		l := g[0]
-		fmt.Fprintf(r, "\n  %d x %s at %s: %s\n", len(g), l.Kind, printable(l.Site().String()), limitText(l))
-		if l.Kind == KindPool {
-			r.detail("pool", l.Pool)
-		} else {
-			r.detail("connection", connectionsOf(g))
-		}
-		label := "age"
-		if len(g) > 1 {
-			label = "oldest"
-		}
-		r.detail(label, r.ages(l))
-		if l.Level > 1 {
-			r.detail("level", fmt.Sprint(l.Level))
-		}
-		r.detail("query", shorten(l.Query, 100))
-		if l.Exempt != "" {
-			r.detail("exempt", l.Exempt)
-		}
-		r.detail("kept", l.Kept)
-		for i, f := range userFrames(l.Stack) {
-			if label = ""; i == 0 {
-				label = "stack"
-			}
-			fmt.Fprintf(r, "      %-10s  %s  %s\n", label, printable(f.String()), printable(f.Function))
-		}
-	}
-}
-
-// connectionsOf names the connections of a group, the first few of many.
-func connectionsOf(g []*Leak) string {
-	var ids []string
-	for _, l := range g {
-		if !slices.Contains(ids, l.ConnectionID) {
-			ids = append(ids, l.ConnectionID)
-		}
-	}
-	if n := len(ids) - 5; n > 1 {
-		return fmt.Sprintf("%s and %d more", strings.Join(ids[:5], ", "), n)
-	}
-	return strings.Join(ids, ", ")
-}
-
 // detail writes one labelled line, none if there is nothing to say.
 func (r *report) detail(label, text string) {
 	if text != "" {
 		fmt.Fprintf(r, "      %-10s  %s\n", label, printable(text))
 	}
-}
-
-// ages says how old a suspect is by now. It has not moved since it was found,
-// or it would have recovered.
-func (r *report) ages(l *Leak) string {
-	age := r.now.Sub(l.OpenedAt)
-	switch l.Reason {
-	case ReasonMaxStatements, ReasonMaxPools, ReasonTxTimeout, ReasonTxLimit, ReasonWALLimit, ReasonLeakMemory, ReasonPanic: // it may be in use
-		return ageText(age)
-	}
-	return fmt.Sprintf("%s, idle for %s", ageText(age), ageText(l.Idle+age-l.Age))
 }
 
 // ageText leaves out what nobody acts on.
@@ -333,7 +246,7 @@ func userFrames(s Stack) []Frame {
 func (r *report) writeSettled() {
 	found := r.stats.LeakedDetected
 	if len(r.settled) == 0 {
-		if found > uint64(len(r.suspects)) {
+		if found > uint64(len(r.suspects)+len(r.exempt)) {
 			fmt.Fprintf(r, "\n%s in all; the history does not reach back to those that are over\n", many(found, "leak"))
 		}
 		return
@@ -364,8 +277,14 @@ func (r *report) writeSettled() {
 	tw.Flush()
 }
 
-// maxBlamedLines keeps the report short.
-const maxBlamedLines = 10
+// What keeps the report short.
+const (
+	maxBlamedLines     = 10
+	maxConnectionLines = 200
+	maxGroups          = 50
+	maxPoolLines       = 50
+	maxLostLines       = 20
+)
 
 // writeBlamed lists the places that kept others waiting, those that did so most
 // often first.
@@ -443,7 +362,11 @@ func (r *report) writeConnections() {
 	tw := tabwriter.NewWriter(r, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "  connection\tstate\tage\tidle\tlevel\ttx age\taccesses\tsite\tquery")
 	covered := false
-	for _, c := range r.connections {
+	for i, c := range r.connections {
+		if i == maxConnectionLines && len(r.connections) > maxConnectionLines+1 {
+			fmt.Fprintf(tw, "  and %d more\n", len(r.connections)-i)
+			break
+		}
 		state, txAge, site := c.State(), "-", "-"
 		if c.covered {
 			state, covered = state+"*", true

@@ -200,13 +200,15 @@ func TestReportGroupsSuspectsBySite(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		text := reportText(t, tr)
 		reportWants(t, text,
-			"10 open suspects, at 2 sites",
+			"9 open suspects, at 1 site",
 			"9 x rows at tracker/write_test.go:", "leak_after (limit 1m0s)",
 			"connection shop#1, shop#2, shop#3, shop#4, shop#5 and 4 more",
 			"oldest 2m9s, idle for ", // by now, not when it was found
 			"query SELECT name FROM products WHERE id = ?",
+			"follows reported only: mode observe", "to mend it defer rows.Close() at this line",
 			"stack tracker/write_test.go:", "reportConn).rows",
 			"tracker/write_test.go:", "TestReportGroupsSuspectsBySite",
+			"exempt: reported, never undone, at 1 site",
 			"1 x transaction at tracker/write_test.go:",
 			"connection shop#10",
 			"age 2m0s, idle for ",
@@ -477,7 +479,7 @@ func TestReportOfBlame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := tracker.New(tracker.Options{})
 		pool := newReportPool(t, tr, "shop", tracker.Observe, reportLimits())
-		if text := reportText(t, tr); strings.Contains(text, "waiting") {
+		if text := reportText(t, tr); strings.Contains(text, "kept others waiting") {
 			t.Error(text)
 		}
 		conn := func() *reportConn {
