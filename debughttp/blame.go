@@ -10,9 +10,9 @@ import (
 // blamed is a place of the program that kept others waiting.
 type blamed struct {
 	Count                 uint64
-	Last, Kind            string
+	Key, Last, Kind       string
 	Site, Function, Query string
-	Stack                 []frame
+	Stack                 *stack
 }
 
 // blamedRows adds up what the tracker counts for each call stack: a page is
@@ -43,10 +43,14 @@ func (s *snapshot) blamedRows() []blamed {
 	for i := range all {
 		n := &all[i]
 		site := n.Site()
-		out = append(out, blamed{
-			Count: n.Count, Last: clock(n.Last, s.now), Kind: n.Kind.String(),
-			Site: site.String(), Function: site.Function, Query: n.Query, Stack: framesText(n.Stack),
-		})
+		row := blamed{
+			Count: n.Count, Key: keyOf("blamed", n.Kind, site), Last: clock(n.Last, s.now), Kind: n.Kind.String(),
+			Site: site.String(), Function: site.Function, Query: n.Query,
+		}
+		if i < maxBlame {
+			row.Stack = s.stackOf(n.Stack)
+		}
+		out = append(out, row)
 	}
 	return out
 }

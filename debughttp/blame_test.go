@@ -42,7 +42,7 @@ func TestBlame(t *testing.T) {
 		inOrder(t, page, `id="verdict"`, "3 operations failed because somebody else held a lock.", `id="blame"`, `id="connections"`)
 		html := part(page, "blame")
 		inOrder(t, html,
-			"Who kept others waiting", `<td class="r"><b>2</b></td>`, "transaction", "debughttp/fixture_test.go:", "debughttp_test.holdLock", "&lt;script&gt;",
+			"Who kept others waiting", `<td class="r" data-l="times"><b>2</b></td>`, "transaction", "debughttp/fixture_test.go:", "debughttp_test.holdLock", "&lt;script&gt;",
 			"Blocked last",
 			">busy<", "wantLock", "another process, or let go since",
 			">busy_snapshot<", "wantLock",
@@ -139,7 +139,7 @@ func TestPoolLeak(t *testing.T) {
 		wants(t, page, "<strong>1 suspect</strong>")
 		html := part(page, "suspects")
 		inOrder(t, html, `<span class="tag bad">pool</span>`, "debughttp/blame_test.go:", "TestPoolLeak",
-			"<b>1m3s</b></dd>", "max_pools: open 2 times", "<dt>pool</dt><dd>shop.db</dd>",
+			"<b>1m3s</b>, since 00:00:00</dd>", "max_pools: open 2 times", "<dt>pool</dt><dd>shop.db</dd>",
 			"It is not undone: a pool may be in use", "share it, or close each")
 		lacks(t, html, "connection<", "idle")
 		wants(t, body(t, h, "/?format=json"), `"kind": "pool"`, `"reason": "max_pools"`)
@@ -156,7 +156,7 @@ func TestReapedButHeld(t *testing.T) {
 		c := s.open(s.pool("shop.db"), true, "")
 		c.ForceClosed()
 		pass(time.Minute)
-		inOrder(t, part(body(t, debughttp.Handler(s.Tracker), "/"), "connections"), "1m0s", `<span class="tag warn">reaped</span>`, "shop.db#1",
+		inOrder(t, part(body(t, debughttp.Handler(s.Tracker), "/"), "connections"), "1m0s", `<span class="tag bad">reaped</span>`, "shop.db#1",
 			"Its SQLite handle is closed; its holder has not let go of the pool")
 		wants(t, body(t, debughttp.Handler(s.Tracker), "/?format=json"), `"reaped": true`)
 	})

@@ -10,7 +10,7 @@ import (
 
 // The drawing area of a chart, in the units of its viewBox.
 const (
-	chartWidth  = 540 // half a page's
+	chartWidth  = 540 // half a page's, or a phone's whole, where the texts are larger
 	chartHeight = 130
 	chartLeft   = 40 // room for the scale
 	chartRight  = 8
@@ -27,7 +27,6 @@ type chart struct {
 	// one sample only.
 	From, To                   string
 	Width, Height              float64
-	Wide                       bool // it has the whole line
 	Left, Right, TextX, TextY2 float64
 }
 
@@ -52,7 +51,7 @@ type figure struct {
 }
 
 // newChart draws figures of at least one point in time.
-func newChart(title, unit string, width float64, now time.Time, samples []point, figures ...figure) chart {
+func newChart(title, unit string, now time.Time, samples []point, figures ...figure) chart {
 	most := 0.0
 	for i := range samples {
 		for _, f := range figures {
@@ -64,16 +63,16 @@ func newChart(title, unit string, width float64, now time.Time, samples []point,
 	span := last.Sub(first)
 	x := func(t time.Time) float64 {
 		if span <= 0 {
-			return width - chartRight
+			return chartWidth - chartRight
 		}
-		return chartLeft + (width-chartLeft-chartRight)*float64(t.Sub(first))/float64(span)
+		return chartLeft + (chartWidth-chartLeft-chartRight)*float64(t.Sub(first))/float64(span)
 	}
 	y := func(v float64) float64 {
 		return chartHeight - chartBottom - (chartHeight-chartTop-chartBottom)*v/most
 	}
 	c := chart{
-		Title: title, Width: width, Height: chartHeight, To: "now", Wide: width > chartWidth,
-		Left: chartLeft, Right: width - chartRight, TextX: chartLeft - 6, TextY2: chartHeight - 5,
+		Title: title, Width: chartWidth, Height: chartHeight, To: "now",
+		Left: chartLeft, Right: chartWidth - chartRight, TextX: chartLeft - 6, TextY2: chartHeight - 5,
 	}
 	if span > 0 {
 		c.From = "−" + ageText(now.Sub(first).Round(time.Second))
@@ -169,12 +168,8 @@ func (s *snapshot) charts() []chart {
 		plans = append(plans, plan{title, " %", past, []figure{{"used", "c-open", system, true}}})
 	}
 	out := make([]chart, 0, len(plans))
-	for i, p := range plans {
-		width := float64(chartWidth)
-		if i == len(plans)-1 && i%2 == 0 {
-			width *= 2 // it has the line for itself
-		}
-		out = append(out, newChart(p.title, p.unit, width, s.now, p.points, p.figures...))
+	for _, p := range plans {
+		out = append(out, newChart(p.title, p.unit, s.now, p.points, p.figures...))
 	}
 	return out
 }

@@ -25,8 +25,8 @@ var controlHTML string
 
 var controlTemplate = template.Must(template.Must(pageTemplate.Clone()).New("control").Parse(controlHTML))
 
-// controlPolicy lets the page send its forms to where it came from.
-var controlPolicy = strings.Replace(policy, "form-action 'none'", "form-action 'self'", 1)
+// controlPolicy lets the page send its forms to where it came from. It has no script.
+var controlPolicy = strings.Replace(policyOf(""), "form-action 'none'", "form-action 'self'", 1)
 
 // Control lets operators act: a second page, at "control" below the first, changes
 // mode and limits of a pool, undoes or spares what is held (see tracker.Tracker.Undo
@@ -197,6 +197,8 @@ type target struct {
 	Site, Function   string
 	Query, Exempt    string
 	Token            string
+
+	leak uint64 // 0: no suspect
 }
 
 func (h *handler) controlPage(done, failed string) *control {
@@ -219,21 +221,23 @@ func (h *handler) controlPage(done, failed string) *control {
 			continue
 		}
 		site := x.Site()
+		leak := uint64(0)
+		if x.Suspect != nil {
+			leak = x.Suspect.ID
+		}
 		c.Targets = append(c.Targets, target{
+			leak: leak,
 			Kind: x.Kind.String(), Connection: x.ConnectionID, Resource: x.Resource,
-			Age: ageText(x.Age), Idle: ageText(x.Idle), Suspect: x.Suspect != nil, Busy: x.Busy,
+			Age: ageText(x.Age), Idle: ageText(x.Idle), Suspect: x.Suspect != nil && x.Suspect.Exempt == "", Busy: x.Busy,
 			Site: site.String(), Function: site.Function, Query: x.Query, Exempt: x.Exempt, Token: h.control.token,
 		})
 	}
-	slices.SortStableFunc(c.Targets, func(a, b target) int { // the longest held first, suspects before
-		switch {
-		case a.Suspect == b.Suspect:
-			return 0
-		case a.Suspect:
-			return -1
-		}
-		return 1
-	})
+	// Suspects in the order of the page, then what is held the longest.
+	rank := make(map[uint64]int)
+	for i, l := range slices.Concat(s.suspects, s.exempt) {
+		rank[l.ID] = i - len(s.suspects) - len(s.exempt)
+	}
+	slices.SortStableFunc(c.Targets, func(a, b target) int { return cmp.Compare(rank[a.leak], rank[b.leak]) })
 	if n := len(c.Targets) - maxTargets; n > 0 {
 		c.Targets, c.MoreTargets = c.Targets[:maxTargets], n
 	}

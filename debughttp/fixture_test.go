@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -148,6 +149,18 @@ func wants(t testing.TB, got string, parts ...string) {
 			t.Errorf("%q is missing in:\n%s", part, got)
 		}
 	}
+}
+
+// ownScript is the script of the page itself, which each page has once.
+var ownScript = regexp.MustCompile(`(?s)<script>// Keeps unfolded what was.*?</script>`)
+
+// withoutScript takes the page's own script away: any other one is not the page's.
+func withoutScript(t testing.TB, page string) string {
+	t.Helper()
+	if n := len(ownScript.FindAllString(page, -1)); n != 1 {
+		t.Errorf("the page has its script %d times", n)
+	}
+	return ownScript.ReplaceAllString(page, "")
 }
 
 func lacks(t testing.TB, got string, parts ...string) {

@@ -17,7 +17,7 @@ type Option func(*handler)
 // program's page from another's.
 func Title(s string) Option { return func(h *handler) { h.title = s } }
 
-// Handler serves the page, its JSON and the profile of t; nil stands for
+// Handler serves the page, its JSON, its text and the profile of t; nil stands for
 // tracker.Default(). Mount it at a path that ends in "/", with or without
 // http.StripPrefix. It answers GET and HEAD; nothing can be changed by it unless
 // [Control] is given. It panics if an option is nil.
@@ -72,13 +72,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case format == "json":
 		header.Set("Content-Type", "application/json")
 		h.send(w, h.snapshot().writeJSON)
+	case format == "text":
+		header.Set("Content-Type", "text/plain; charset=utf-8")
+		h.send(w, func(b *bytes.Buffer) error { _, err := h.tracker.WriteTo(b); return err })
 	case format == "" || format == "html":
 		header.Set("Content-Type", "text/html; charset=utf-8")
 		header.Set("Content-Security-Policy", policy)
 		header.Set("Referrer-Policy", "no-referrer")
 		h.send(w, h.snapshot().page(refresh(r)).write)
 	default:
-		http.Error(w, "format: want html or json", http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("format=%q: want html, json or text", format), http.StatusBadRequest)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/debughttp"
@@ -45,6 +46,7 @@ func TestMounting(t *testing.T) {
 				"":                "text/html; charset=utf-8",
 				"?format=html":    "text/html; charset=utf-8",
 				"?format=json":    "application/json",
+				"?format=text":    "text/plain; charset=utf-8",
 				"pprof":           "application/octet-stream",
 				"pprof?seconds=1": "application/octet-stream",
 			} {
@@ -99,26 +101,30 @@ func TestMethods(t *testing.T) {
 	if text, err := io.ReadAll(r.Body); r.StatusCode != http.StatusOK || len(text) != 0 || err != nil || r.ContentLength < 100 {
 		t.Errorf("HEAD: %s, %d bytes of %d, %v", r.Status, len(text), r.ContentLength, err)
 	}
-	if r := get(t, h, "/?format=xml"); r.StatusCode != http.StatusBadRequest {
-		t.Errorf("an unknown format: %s", r.Status)
+	r = get(t, h, "/?format=xml")
+	if text, _ := io.ReadAll(r.Body); r.StatusCode != http.StatusBadRequest || string(text) != "format=\"xml\": want html, json or text\n" {
+		t.Errorf("an unknown format: %s %s", r.Status, text)
 	}
 }
 
-// The policy allows the page's own style sheet and nothing else, and the page
-// has nothing else.
+// The policy allows the page's own style sheet and script and nothing else, and the
+// page has nothing else.
 func TestContentSecurityPolicy(t *testing.T) {
 	h := debughttp.Handler(tracker.New(tracker.Options{}))
 	policy := get(t, h, "/").Header.Get("Content-Security-Policy")
 	wants(t, policy, "default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'")
-	lacks(t, policy, "unsafe", "script", "*", "http")
+	lacks(t, policy, "unsafe", "*", "http")
 	page := body(t, h, "/")
 	styles := regexp.MustCompile(`(?s)<style>(.*?)</style>`).FindAllStringSubmatch(page, -1)
 	if len(styles) != 1 {
 		t.Fatalf("%d style sheets", len(styles))
 	}
 	sum := sha256.Sum256([]byte(styles[0][1]))
-	wants(t, policy, "style-src 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'")
-	lacks(t, page, "<script", " style=", " src=", "<link", "@import", "url(")
+	wants(t, policy, "style-src 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"';")
+	script := strings.TrimSuffix(strings.TrimPrefix(ownScript.FindString(page), "<script>"), "</script>")
+	sum = sha256.Sum256([]byte(script))
+	wants(t, policy, "; script-src 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"';")
+	lacks(t, withoutScript(t, page), "<script", " style=", " src=", "<link", "@import", "url(")
 	if on := regexp.MustCompile(`\son[a-z]+=`).FindString(page); on != "" {
 		t.Errorf("a handler of events:%s", on)
 	}

@@ -3,6 +3,7 @@ package debughttp
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
@@ -10,12 +11,16 @@ import (
 
 // document is the page as JSON. Durations are in seconds, as in Stats.
 type document struct {
-	Time     time.Time   `json:"time"`
-	Verdict  string      `json:"verdict"`
-	Suspects []leakJSON  `json:"suspects"`
-	Held     []heldJSON  `json:"held"`
-	Leaks    []eventJSON `json:"leaks"`
-	History  []eventJSON `json:"history"`
+	Time    time.Time `json:"time"`
+	Verdict string    `json:"verdict"`
+	// Suspects are those that do most harm first, exempt ones behind all others; Resting
+	// is what rests and is no leak yet.
+	Suspects []suspectJSON `json:"suspects"`
+	Resting  []suspectJSON `json:"resting"`
+	Pools    []poolJSON    `json:"pools"`
+	Held     []heldJSON    `json:"held"`
+	Leaks    []eventJSON   `json:"leaks"`
+	History  []eventJSON   `json:"history"`
 	// Blamed is who kept others waiting, the most frequent first; the events of
 	// type blocked in History have the single cases.
 	Blamed        []blamedJSON          `json:"blamed"`
@@ -72,6 +77,41 @@ type leakJSON struct {
 	Stack        []frameJSON    `json:"stack"`
 }
 
+// suspectJSON is a leak that is open, and the harm that it does.
+type suspectJSON struct {
+	*leakJSON
+	Cure string `json:"cure"`
+	// Next says what will become of it.
+	Next    string          `json:"next"`
+	Lock    tracker.TxState `json:"lock"`
+	PinsWAL bool            `json:"pins_wal,omitempty"`
+	Starves bool            `json:"starves,omitempty"`
+	Waiting []waiterJSON    `json:"waiting,omitempty"`
+}
+
+// waiterJSON is an operation that waits for a lock.
+type waiterJSON struct {
+	Pool         string `json:"pool"`
+	ConnectionID string `json:"connection_id"`
+	Site         string `json:"site"`
+	Query        string `json:"query,omitempty"`
+}
+
+// poolJSON is a pool with what an operator can set.
+type poolJSON struct {
+	Pool     string            `json:"pool"`
+	Mode     string            `json:"mode"`
+	Settings []tracker.Setting `json:"settings"`
+	Leased   int               `json:"leased"`
+	Idle     int               `json:"idle"`
+	Lost     int               `json:"lost"`
+	Resting  int               `json:"resting"`
+	// Waiting counts the operations that wait for a lock.
+	Waiting int `json:"waiting"`
+	// Places is null unless the pool's sql.DB is attached.
+	Places *tracker.Places `json:"places"`
+}
+
 type eventJSON struct {
 	Type         tracker.EventType `json:"type"`
 	Time         time.Time         `json:"time"`
@@ -121,7 +161,9 @@ func (s *snapshot) writeJSON(b *bytes.Buffer) error {
 	d := document{
 		Time:     s.now,
 		Verdict:  s.verdict(),
-		Suspects: make([]leakJSON, 0, len(s.suspects)),
+		Suspects: s.suspectsJSON(slices.Concat(s.suspects, s.exempt)),
+		Resting:  s.suspectsJSON(s.resting),
+		Pools:    s.poolsJSON(),
 		Held:     make([]heldJSON, 0, len(s.held)),
 		Leaks:    eventsJSON(s.leaks),
 		History:  eventsJSON(s.events),
@@ -132,15 +174,44 @@ func (s *snapshot) writeJSON(b *bytes.Buffer) error {
 	for _, n := range s.blamed {
 		d.Blamed = append(d.Blamed, blamedJSON{n.Kind, n.Count, n.Last, n.Site().String(), n.Query, framesOf(n.Stack)})
 	}
-	for i := range s.suspects {
-		d.Suspects = append(d.Suspects, *leakOf(&s.suspects[i]))
-	}
 	for i := range s.held {
 		d.Held = append(d.Held, heldOf(&s.held[i]))
 	}
 	e := json.NewEncoder(b)
 	e.SetIndent("", "  ")
 	return e.Encode(d)
+}
+
+func (s *snapshot) suspectsJSON(all []tracker.Suspect) []suspectJSON {
+	out := make([]suspectJSON, 0, len(all))
+	for i := range all {
+		l := &all[i]
+		one := suspectJSON{
+			leakJSON: leakOf(&l.Leak), Cure: l.Cure(), Next: s.next(&l.Leak),
+			Lock: l.Lock, PinsWAL: l.PinsWAL, Starves: l.Starves,
+		}
+		for _, w := range l.Waiting {
+			one.Waiting = append(one.Waiting, waiterJSON{w.Pool, w.ConnectionID, w.Site().String(), w.Query})
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+func (s *snapshot) poolsJSON() []poolJSON {
+	figures, waiting := s.poolFigures()
+	out := make([]poolJSON, 0, len(s.pools))
+	for _, p := range s.pools {
+		f := figures[p.Name()]
+		if f == nil {
+			continue // opened or closed meanwhile
+		}
+		out = append(out, poolJSON{
+			Pool: p.Name(), Mode: p.Mode().String(), Settings: p.Settings()[1:], // without the mode
+			Leased: f.Leased, Idle: f.Idle, Lost: f.Lost, Resting: f.Resting, Waiting: waiting[p.Name()], Places: f.Places,
+		})
+	}
+	return out
 }
 
 func heldOf(h *tracker.Held) heldJSON {

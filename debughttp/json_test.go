@@ -51,9 +51,10 @@ func TestJSON(t *testing.T) {
 			what      string
 			got, want string
 		}{
-			{"document", keys(t, d), "blamed held history leaks memory_history stats suspects time verdict"},
+			{"document", keys(t, d), "blamed held history leaks memory_history pools resting stats suspects time verdict"},
 			{"held", keys(t, first("held")), "age busy connection_id idle kind opened_at pool query resource site stack"},
-			{"suspect", keys(t, first("suspects")), "age connection_id id idle kind last_site level limit opened_at pool query reason resource site stack"},
+			{"suspect", keys(t, first("suspects")), "age connection_id cure id idle kind last_site level limit lock next opened_at pool query reason resource site stack"},
+			{"pools", keys(t, first("pools")), "idle leased lost mode places pool resting settings waiting"},
 			{"history", keys(t, first("history")), "connection_id pool time type"},
 			{"leaks", keys(t, first("leaks")), "connection_id leak pool reason time type"},
 			{"memory_history", keys(t, first("memory_history")), "connection_bytes leased open process_rss_bytes sqlite_bytes system_percent time"},
@@ -78,7 +79,7 @@ func TestJSON(t *testing.T) {
 // Lists without entries are lists.
 func TestJSONWithoutAnything(t *testing.T) {
 	text := body(t, debughttp.Handler(tracker.New(tracker.Options{})), "/?format=json")
-	wants(t, text, `"suspects": []`, `"held": []`, `"history": []`, `"leaks": []`, `"blamed": []`, `"memory_history": []`, `"verdict": "nothing forgotten"`)
+	wants(t, text, `"suspects": []`, `"resting": []`, `"pools": []`, `"held": []`, `"history": []`, `"leaks": []`, `"blamed": []`, `"memory_history": []`, `"verdict": "nothing forgotten"`)
 }
 
 func TestVar(t *testing.T) {

@@ -15,12 +15,15 @@ type point struct {
 }
 
 // points returns the passes and, behind them, the present moment, whose memory
-// is not known. How many suspects there were the leaks tell, as far as their
+// is not known. How many suspects there were, but for exempt ones, the leaks tell, as far as their
 // history reaches.
 func (s *snapshot) points() []point {
 	type span struct{ from, to time.Time }
 	leaks := make(map[uint64]*span)
 	for _, e := range s.leaks {
+		if e.Leak.Exempt != "" {
+			continue
+		}
 		if l := leaks[e.Leak.ID]; l != nil {
 			l.to = e.Time
 		} else {

@@ -27,7 +27,7 @@ func TestMemory(t *testing.T) {
 		s.openFile(p, figured{bytes: 5 << 20}, "/data/shop.db")
 		h := debughttp.Handler(s.Tracker)
 		page := body(t, h, "/")
-		lacks(t, page, `id="memory"`, `id="charts"`, `<th class="r">memory</th>`)
+		lacks(t, page, `id="memory"`, `id="charts"`, `<th scope="col" class="r">memory</th>`)
 		pass(29 * time.Second)
 		for range 2 { // useful within the first minute
 			pass(30 * time.Second)
@@ -35,10 +35,10 @@ func TestMemory(t *testing.T) {
 			wants(t, part(page, "charts"), "open 1")
 		}
 		inOrder(t, part(page, "charts"), "Connections", "Memory of SQLite", "connections 5 MiB", "all 6 MiB", "Memory of this process", "resident 40 MiB", "Memory of the container", "used 61.2 %")
-		inOrder(t, part(page, "connections"), `<th class="r">memory</th>`, `<span title="at most 5.0 MiB">5.0 MiB</span>`)
+		inOrder(t, part(page, "connections"), `<th scope="col" class="r">memory</th>`, `<span title="at most 5.0 MiB">5.0 MiB</span>`)
 		html := part(page, "memory")
 		inOrder(t, html, "of the container", "61.2 % used, 61.2 % on average", "40.0 MiB resident", "of SQLite", "6.0 MiB", "of open connections", "5.0 MiB",
-			"<details><summary>sources (1 of 2 can be read)", "cgroup &lt;2&gt;", "ok", "psi", "no &lt;b&gt;file&lt;/b&gt;")
+			`<details id="sources"><summary>sources (1 of 2 can be read)`, "cgroup &lt;2&gt;", "ok", "psi", "no &lt;b&gt;file&lt;/b&gt;")
 		lacks(t, page, `class="alarm"`, `class="note"`, "short of memory")
 
 		used.Store(91.0)
@@ -69,7 +69,7 @@ func TestDegraded(t *testing.T) {
 		s.open(s.pool("shop.db"), true, "")
 		pass(time.Minute)
 		page := body(t, debughttp.Handler(s.Tracker), "/")
-		inOrder(t, page, `<p class="note">The memory of this machine cannot be read`, "<details open><summary>sources (0 of 1 can be read)", "permission denied")
+		inOrder(t, page, `<p class="note">The memory of this machine cannot be read`, `<details id="sources" open><summary>sources (0 of 1 can be read)`, "permission denied")
 		wants(t, part(page, "history"), "degraded", "meminfo: permission denied")
 	})
 }

@@ -18,12 +18,17 @@ type snapshot struct {
 	stats   tracker.Stats
 	records []tracker.Record // leased first, the longest lease first
 	held    []tracker.Held   // the longest held first
-	// suspects are the open leaks, the oldest first.
-	suspects []tracker.Leak
-	events   []tracker.Event       // oldest first
-	leaks    []tracker.Event       // those of leaks, which reach back further
-	blamed   []tracker.BlameCount  // the most frequent first
-	memory   []tracker.MemoryPoint // oldest first
+	// suspects are the open leaks, those that do most harm first, exempt those of them
+	// that are, and resting is what is no leak yet.
+	suspects, exempt, resting []tracker.Suspect
+	pools                     []*tracker.Pool
+	figures                   []tracker.PoolFigures
+	waiting                   []tracker.LockWaiter
+	events                    []tracker.Event       // oldest first
+	leaks                     []tracker.Event       // those of leaks, which reach back further
+	blamed                    []tracker.BlameCount  // the most frequent first
+	memory                    []tracker.MemoryPoint // oldest first
+	frames                    int                   // how many calls of stacks the page has by now
 }
 
 func (h *handler) snapshot() *snapshot {
@@ -32,6 +37,10 @@ func (h *handler) snapshot() *snapshot {
 		now:     time.Now(),
 		control: h.control != nil,
 		stats:   h.tracker.Stats(),
+		pools:   h.tracker.Pools(),
+		figures: h.tracker.Figures().Pools,
+		waiting: h.tracker.Waiting(),
+		resting: h.tracker.Resting(),
 		records: h.tracker.Records(),
 		held:    h.tracker.Held(),
 		events:  h.tracker.History(),
@@ -48,54 +57,14 @@ func (h *handler) snapshot() *snapshot {
 		}
 		return cmp.Or(a.LeasedAt.Compare(b.LeasedAt), a.Opened.Compare(b.Opened), cmp.Compare(a.ConnectionID, b.ConnectionID))
 	})
-	s.suspects = s.openLeaks()
+	for _, l := range h.tracker.Suspects() {
+		if l.Exempt == "" {
+			s.suspects = append(s.suspects, l)
+		} else {
+			s.exempt = append(s.exempt, l)
+		}
+	}
 	return s
-}
-
-// openLeaks returns the suspects with their ages as of now, the oldest first.
-// A connection whose call never came back from SQLite is one as well, and so are
-// too many pools and what a lease left open on the raw connection; their suspicions
-// stand in the history only.
-func (s *snapshot) openLeaks() []tracker.Leak {
-	var out []tracker.Leak
-	records := make(map[string]*tracker.Record, len(s.records))
-	for i := range s.records {
-		records[s.records[i].ConnectionID] = &s.records[i]
-	}
-	over := make(map[uint64]bool)
-	for _, e := range s.leaks {
-		if e.Type == tracker.EventRecovered {
-			over[e.Leak.ID] = true
-		}
-	}
-	held := make(map[uint64]bool)
-	for _, h := range s.held {
-		if h.Suspect != nil {
-			held[h.Suspect.ID] = true
-			l := *h.Suspect
-			l.Age, l.Idle = h.Age, h.Idle
-			if r := records[h.ConnectionID]; r != nil && len(r.Last) > 0 {
-				l.Last = r.Last
-			}
-			out = append(out, l)
-		}
-	}
-	for _, e := range s.leaks {
-		if e.Type != tracker.EventSuspect {
-			continue
-		}
-		lost := e.Leak.Reason == tracker.ReasonPanic && records[e.ConnectionID] != nil
-		pools := e.Leak.Kind == tracker.KindPool && !over[e.Leak.ID]
-		left := e.Leak.Kind == tracker.KindConnection && e.Leak.Reason == tracker.ReasonWALLimit &&
-			!over[e.Leak.ID] && !held[e.Leak.ID] && records[e.ConnectionID] != nil
-		if lost || pools || left {
-			l := *e.Leak
-			l.Age = s.now.Sub(l.OpenedAt)
-			out = append(out, l)
-		}
-	}
-	slices.SortStableFunc(out, func(a, b tracker.Leak) int { return cmp.Compare(b.Age, a.Age) })
-	return out
 }
 
 // verdict is the whole page in a few words.
@@ -106,17 +75,23 @@ func (s *snapshot) verdict() string {
 			starved++
 		}
 	}
+	blocked := make(map[string]bool)
+	for _, l := range slices.Concat(s.suspects, s.resting) {
+		for _, w := range l.Waiting {
+			blocked[w.ConnectionID] = true
+		}
+	}
 	var parts []string
 	for _, part := range []struct {
 		n    int
 		what string
-	}{{starved, "starved pool"}, {s.stats.Lost, "lost place"}, {len(s.suspects), "suspect"}} {
+	}{{starved, "starved pool"}, {len(blocked), "blocked operation"}, {s.stats.Lost, "lost place"}, {len(s.suspects), "suspect"}} {
 		if part.n > 0 {
 			parts = append(parts, many(part.n, part.what))
 		}
 	}
-	if len(parts) == 0 && s.stats.Verdict == tracker.Attention {
-		parts = append(parts, many(s.stats.Resting, "lease")+" at rest")
+	if s.class() == "warn" {
+		parts = append(parts, many(len(s.resting), "lease")+" at rest")
 	}
 	if len(parts) > 0 {
 		return strings.Join(parts, ", ")
@@ -133,6 +108,8 @@ func (s *snapshot) mode(connection string) tracker.Mode {
 	}
 	return tracker.Enforce
 }
+
+func blocks(s tracker.Suspect) bool { return s.Blocks() }
 
 func many(n int, what string) string {
 	switch {

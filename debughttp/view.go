@@ -3,6 +3,7 @@ package debughttp
 import (
 	"cmp"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -10,14 +11,21 @@ import (
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
-// How much of each list the page shows; the JSON has all.
+// How much of each list the page shows, so that it stays one that a phone can load; the
+// JSON has all.
 const (
 	maxSites   = 50
-	maxRows    = 100
+	maxPools   = 30
+	maxRows    = 50 // connections, leaks that are over
+	maxHeld    = 30 // of each kind
+	maxEvents  = 100
 	maxBlame   = 10
 	maxBlocked = 5
 	maxHolders = 3
-	openStack  = 2 // suspects whose stacks are unfolded
+	maxEach    = 10  // of one group, by connection
+	maxFrames  = 30  // of one stack
+	allFrames  = 300 // of all stacks, those of the worst suspects first
+	openStack  = 2   // suspects whose stacks are unfolded
 )
 
 // page is what the template shows, most important first.
@@ -27,11 +35,16 @@ type page struct {
 	Control     bool // there is a page to act on
 	Verdict     string
 	Class       string // good, warn or bad
+	Findings    []string
+	First       *first
 	Now, Past   string // one line each on what is open and what was found
 	Notes       []note
-	Places      []places
-	Suspects    []suspect
-	MoreSites   int
+	Pools       pools
+	Starved     []starved
+	Lost        []lost
+	Suspects    groups
+	Resting     groups
+	Exempt      groups
 	Blamed      table[blamed]
 	Blocked     table[blocked]
 	Charts      []chart
@@ -53,8 +66,6 @@ type table[T any] struct {
 	More        int
 }
 
-func tableOf[T any](title string, rows []T) table[T] { return topOf(title, rows, maxRows) }
-
 func topOf[T any](title string, rows []T, most int) table[T] {
 	t := table[T]{Title: title, Total: len(rows), Rows: rows}
 	if n := len(rows) - most; n > 0 {
@@ -63,29 +74,12 @@ func topOf[T any](title string, rows []T, most int) table[T] {
 	return t
 }
 
-// suspect is all suspects of one site.
-type suspect struct {
-	Kind           string
-	Count          int
-	Site, Function string
-	Limit          string
-	Age, Idle      string
-	On, Where      string // what it is on: "connection", and which
-	Last           string // the call of the last activity
-	Trace          string
-	Level          int
-	Query          string
-	Next, Fix      string
-	Stack          []frame
-	Unfolded       bool
-}
-
 // frame is a call: Place is as in Site, Path the file's whole path.
 type frame struct{ Function, Place, Path string }
 
 type connection struct {
 	ID, Pool, State    string
-	Suspect            bool
+	Suspect            bool   // and not exempt
 	Lease              string // age of the lease
 	Bar                int    // of the lease, in percent of the longest
 	Idle, Age          string
@@ -102,15 +96,15 @@ type connection struct {
 type note struct{ Class, Text string }
 
 type held struct {
-	Age            string
+	Key, Age       string
 	Bar            int
-	Suspect        bool
+	Suspect        bool // and not exempt
 	State          string
 	Connection     string
 	Level          int
 	Site, Function string
 	Query, Exempt  string
-	Stack          []frame
+	Stack          *stack // nil where the page has no room for it
 }
 
 // over is a leak that is no suspect any more.
@@ -137,27 +131,31 @@ func (s *snapshot) page(refresh int) *page {
 		Charts:  s.charts(),
 	}
 	p.Now, p.Past = s.nowText(), s.pastText()
+	for _, f := range s.stats.Findings {
+		p.Findings = append(p.Findings, sentence(f))
+	}
+	p.First = s.first()
 	p.Notes = s.notes()
-	p.Places = s.places()
-	p.Suspects, p.MoreSites = s.suspectCards()
+	p.Pools, p.Starved, p.Lost = s.poolRows(), s.starved(), s.lostGroups()
+	p.Suspects, p.Resting, p.Exempt = s.groups(s.suspects, openStack), s.groups(s.resting, 0), s.groups(s.exempt, 0)
 	p.Blamed = topOf("Who kept others waiting", s.blamedRows(), maxBlame)
 	p.Blocked = topOf("Blocked last", s.blockedRows(), maxBlocked)
 	p.Memory = s.memoryView()
 	leased, idle := s.connections()
 	p.HasMemory = slices.ContainsFunc(slices.Concat(leased, idle), func(c connection) bool { return c.Memory.Bytes != "" })
-	p.Leased, p.Idle = tableOf("Leased connections", leased), tableOf("Idle connections", idle)
+	p.Leased, p.Idle = topOf("Leased connections", leased, maxRows), topOf("Idle connections", idle, maxRows)
 	for _, k := range []struct {
 		title string
 		kind  tracker.Kind
 	}{{"Transactions", tracker.KindTransaction}, {"Rows", tracker.KindRows}, {"Statements", tracker.KindStatement}} {
 		if rows := s.heldOf(k.kind); len(rows) > 0 {
-			t := tableOf(k.title, rows)
+			t := topOf(k.title, rows, maxHeld)
 			t.Kind = k.kind.String()
 			p.Held = append(p.Held, t)
 		}
 	}
-	p.Over = tableOf("Leaks that are over", s.over())
-	p.Events = tableOf("All events", s.eventRows())
+	p.Over = topOf("Leaks that are over", s.over(), maxRows)
+	p.Events = topOf("All events", s.eventRows(), maxEvents)
 	p.Counters = s.counters()
 	return p
 }
@@ -191,13 +189,6 @@ func (s *snapshot) pastText() string {
 
 func (s *snapshot) notes() []note {
 	var notes []note
-	for _, finding := range s.stats.Findings {
-		class := "alarm"
-		if s.stats.Verdict == tracker.Attention {
-			class = "note resting"
-		}
-		notes = append(notes, note{class, strings.ToUpper(finding[:1]) + finding[1:] + "."})
-	}
 	if text := s.pressureText(); text != "" {
 		notes = append(notes, note{"alarm", text})
 	}
@@ -233,53 +224,6 @@ func (s *snapshot) environmentNotes() (notes []note) {
 	return notes
 }
 
-// suspectCards groups the suspects by site: the oldest first.
-func (s *snapshot) suspectCards() (cards []suspect, more int) {
-	type siteKey struct {
-		frame    tracker.Frame
-		kind     tracker.Kind
-		reason   tracker.Reason
-		pool     string
-		nextStep string
-	}
-	index := make(map[siteKey]int)
-	on, traces, last := make(map[int][]string), make(map[int][]string), make(map[int][]string)
-	for i := range s.suspects {
-		l := &s.suspects[i]
-		next := s.next(l)
-		k := siteKey{l.Site(), l.Kind, l.Reason, l.Pool, next}
-		at, known := index[k]
-		if !known {
-			at = len(cards)
-			index[k] = at
-			cards = append(cards, suspect{
-				Kind: l.Kind.String(), Site: k.frame.String(), Function: k.frame.Function,
-				Limit: limitText(l), Age: ageText(l.Age), Idle: ageText(l.Idle),
-				Level: l.Level, Query: l.Query, Next: next, Fix: l.Cure(),
-				Stack: framesText(l.Stack), Unfolded: at < openStack, On: "connection",
-			})
-			if l.Kind == tracker.KindPool {
-				cards[at].On, cards[at].Idle = "pool", ""
-			}
-		}
-		cards[at].Count++
-		on[at] = append(on[at], cmp.Or(l.ConnectionID, l.Pool))
-		if l.Trace.IsValid() {
-			traces[at] = append(traces[at], fmt.Sprintf("%x (span %x)", l.Trace.TraceID, l.Trace.SpanID))
-		}
-		if site := l.LastSite(); len(l.Last) > 0 && site != k.frame {
-			last[at] = append(last[at], site.String())
-		}
-	}
-	for i := range cards {
-		cards[i].Where, cards[i].Trace, cards[i].Last = someOf(on[i], 5), someOf(traces[i], 3), someOf(last[i], 3)
-	}
-	if n := len(cards) - maxSites; n > 0 {
-		cards, more = cards[:maxSites], n
-	}
-	return cards, more
-}
-
 // someOf lists the first few of many.
 func someOf(all []string, most int) string {
 	var each []string
@@ -305,6 +249,10 @@ func (s *snapshot) next(l *tracker.Leak) string {
 		return "It is not undone: " + l.Kept
 	case l.Reason == tracker.ReasonProven:
 		return "Closed as soon as its connection is free."
+	case l.Reason == tracker.ReasonReportAfter && s.mode(l.ConnectionID) == tracker.Enforce && l.Kind != tracker.KindConnection:
+		return "Nothing yet. It is undone if it rests for leak_after."
+	case l.Reason == tracker.ReasonReportAfter:
+		return "Nothing is undone."
 	case s.mode(l.ConnectionID) == tracker.Observe:
 		return "Nothing: the pool is in mode observe."
 	case l.Reason == tracker.ReasonInPool:
@@ -337,12 +285,38 @@ func limitText(l *tracker.Leak) string {
 	return string(l.Reason)
 }
 
-func framesText(stack tracker.Stack) []frame {
-	var out []frame
-	for _, f := range stack.UserFrames() {
-		out = append(out, frame{f.Function, f.String(), fmt.Sprintf("%s:%d", f.File, f.Line)})
+// stack is a call stack as far as the page has room for it; More counts the other calls.
+type stack struct {
+	Frames []frame
+	More   int
+}
+
+// stackOf takes a call stack from what the page has room for, nil if there is none left.
+func (s *snapshot) stackOf(pcs tracker.Stack) *stack {
+	if s.frames >= allFrames {
+		return nil
+	}
+	all := pcs.UserFrames()
+	out := &stack{}
+	for i, f := range all {
+		if i == maxFrames || s.frames >= allFrames {
+			out.More = len(all) - i
+			break
+		}
+		s.frames++
+		out.Frames = append(out.Frames, frame{f.Function, f.String(), fmt.Sprintf("%s:%d", f.File, f.Line)})
 	}
 	return out
+}
+
+// sentence makes one of a finding.
+func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }
+
+// keyOf names what can be unfolded, the same at each load of the page.
+func keyOf(parts ...any) string {
+	h := fnv.New32a()
+	fmt.Fprintln(h, parts...)
+	return fmt.Sprintf("k%x", h.Sum32())
 }
 
 // percent is a bar's length: what is there at all shows.
@@ -355,7 +329,10 @@ func percent(d, longest time.Duration) int {
 
 func (s *snapshot) connections() (leased, idle []connection) {
 	var longest time.Duration
-	leases := make(map[string]tracker.Held)
+	leases, accused := make(map[string]tracker.Held), make(map[string]bool)
+	for i := range s.suspects {
+		accused[s.suspects[i].ConnectionID] = true
+	}
 	for _, h := range s.held {
 		if h.Kind == tracker.KindConnection {
 			leases[h.ConnectionID] = h
@@ -365,7 +342,7 @@ func (s *snapshot) connections() (leased, idle []connection) {
 	for i := range s.records {
 		r := &s.records[i]
 		c := connection{
-			ID: r.ConnectionID, Pool: r.Pool, State: r.State(), Suspect: r.Suspect,
+			ID: r.ConnectionID, Pool: r.Pool, State: r.State(), Suspect: accused[r.ConnectionID],
 			Idle: ageText(r.Idle), Age: ageText(r.Age), Leases: r.Accesses, Query: r.Query, Exempt: r.Exempt, Why: r.Kept,
 			Reaped: r.Reaped, Memory: memoryOfConnection(r),
 		}
@@ -410,7 +387,8 @@ func (s *snapshot) heldOf(kind tracker.Kind) []held {
 		longest = max(longest, h.Age) // the first one's
 		site := h.Site()
 		row := held{
-			Age: ageText(h.Age), Bar: percent(h.Age, longest), Suspect: h.Suspect != nil,
+			Key: keyOf(h.ConnectionID, h.Kind, h.Resource),
+			Age: ageText(h.Age), Bar: percent(h.Age, longest), Suspect: h.Suspect != nil && h.Suspect.Exempt == "",
 			State: "idle for " + ageText(h.Idle), Connection: h.ConnectionID, Level: h.Level,
 			Site: site.String(), Function: site.Function, Query: h.Query, Exempt: h.Exempt,
 		}
@@ -420,8 +398,8 @@ func (s *snapshot) heldOf(kind tracker.Kind) []held {
 		case h.Idle < time.Second:
 			row.State = "moving"
 		}
-		if len(out) < maxRows {
-			row.Stack = framesText(h.Stack)
+		if len(out) < maxHeld {
+			row.Stack = s.stackOf(h.Stack)
 		}
 		out = append(out, row)
 	}
@@ -431,8 +409,8 @@ func (s *snapshot) heldOf(kind tracker.Kind) []held {
 // over returns the leaks that are over, the last one first.
 func (s *snapshot) over() []over {
 	open := make(map[uint64]bool)
-	for i := range s.suspects {
-		open[s.suspects[i].ID] = true
+	for _, l := range slices.Concat(s.suspects, s.exempt) {
+		open[l.ID] = true
 	}
 	seen := make(map[uint64]bool)
 	var out []over

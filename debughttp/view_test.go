@@ -23,14 +23,14 @@ func TestCharts(t *testing.T) {
 	}
 	s.memory = []tracker.MemoryPoint{{Time: noon.Add(-10 * time.Second), Leased: 1, Open: 3}}
 	c := s.charts()
-	if len(c) != 1 || c[0].Title != "Connections" || c[0].Width != 2*chartWidth || !c[0].Wide || c[0].From != "−10s" || c[0].To != "now" {
+	if len(c) != 1 || c[0].Title != "Connections" || c[0].Width != chartWidth || c[0].From != "−10s" || c[0].To != "now" {
 		t.Fatalf("charts: %+v", c)
 	}
 	// From 1 of 4 at the left to the top at the right.
-	if got, want := c[0].Series[1].Line, "M40.0 85.0L1072.0 10.0"; got != want {
+	if got, want := c[0].Series[1].Line, "M40.0 85.0L532.0 10.0"; got != want {
 		t.Errorf("the line is %s, want %s", got, want)
 	}
-	if got, want := c[0].Series[1].Area, "M40.0 85.0L1072.0 10.0L1072.0 110.0L40.0 110.0Z"; got != want {
+	if got, want := c[0].Series[1].Area, "M40.0 85.0L532.0 10.0L532.0 110.0L40.0 110.0Z"; got != want {
 		t.Errorf("the area is %s, want %s", got, want)
 	}
 	s.memory = append(s.memory, tracker.MemoryPoint{
@@ -41,9 +41,6 @@ func TestCharts(t *testing.T) {
 	for _, c := range s.charts() {
 		for _, series := range c.Series {
 			got = append(got, c.Title+" "+series.Name+" "+series.Now+" "+c.To)
-		}
-		if c.Wide {
-			t.Errorf("%s is drawn wide beside three others", c.Title)
 		}
 	}
 	want := []string{
@@ -62,9 +59,11 @@ func TestSuspectsOverTime(t *testing.T) {
 	event := func(typ tracker.EventType, id uint64, seconds int) tracker.Event {
 		return tracker.Event{Type: typ, Time: at(seconds), Leak: &tracker.Leak{ID: id}}
 	}
-	s := &snapshot{now: at(40), suspects: []tracker.Leak{{ID: 2}, {ID: 3}}}
+	exempt := event(tracker.EventSuspect, 9, 1)
+	exempt.Leak.Exempt = "import"
+	s := &snapshot{now: at(40), suspects: []tracker.Suspect{{Leak: tracker.Leak{ID: 2}}, {Leak: tracker.Leak{ID: 3}}}}
 	s.leaks = []tracker.Event{
-		event(tracker.EventSuspect, 1, 5), event(tracker.EventSuspect, 2, 15), event(tracker.EventReaped, 1, 25), event(tracker.EventProven, 2, 26),
+		exempt, event(tracker.EventSuspect, 1, 5), event(tracker.EventSuspect, 2, 15), event(tracker.EventReaped, 1, 25), event(tracker.EventProven, 2, 26),
 	}
 	for _, seconds := range []int{0, 10, 20, 30} {
 		s.memory = append(s.memory, tracker.MemoryPoint{Time: at(seconds)})
@@ -123,11 +122,11 @@ func TestLimits(t *testing.T) {
 		}
 	}
 	// What to do about pools depends on whether they are of one file.
-	pools := &snapshot{suspects: []tracker.Leak{
-		{Kind: tracker.KindPool, Reason: tracker.ReasonMaxPools, Pool: "a", Count: 20},
-		{Kind: tracker.KindPool, Reason: tracker.ReasonMaxPools, Pool: "b", Count: 50, OnePlace: true},
-	}}
-	if cards, _ := pools.suspectCards(); len(cards) != 2 || !strings.Contains(cards[0].Fix, "for the file") || !strings.Contains(cards[1].Fix, "when it is done with") {
+	pools := []tracker.Suspect{
+		{Leak: tracker.Leak{Kind: tracker.KindPool, Reason: tracker.ReasonMaxPools, Pool: "a", Count: 20}},
+		{Leak: tracker.Leak{Kind: tracker.KindPool, Reason: tracker.ReasonMaxPools, Pool: "b", Count: 50, OnePlace: true}},
+	}
+	if cards := new(snapshot).groups(pools, 0).Groups; len(cards) != 2 || !strings.Contains(cards[0].Fix, "for the file") || !strings.Contains(cards[1].Fix, "when it is done with") {
 		t.Errorf("%+v", cards)
 	}
 	s := &snapshot{records: []tracker.Record{{ConnectionID: "a#1"}}}
@@ -194,38 +193,6 @@ func TestManyHolders(t *testing.T) {
 	for _, want := range []string{"its own rows", "and 2 more", ">locked<"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, &b)
-		}
-	}
-}
-
-// What a lease left open on the raw connection is a suspect as long as its connection is
-// open and it has not recovered, and is listed once.
-func TestLeftOpenLeaks(t *testing.T) {
-	leak := &tracker.Leak{ID: 3, Kind: tracker.KindConnection, Reason: tracker.ReasonWALLimit, ConnectionID: "a#1", OpenedAt: noon.Add(-time.Minute), Kept: "only the program can close it"}
-	suspect := tracker.Event{Type: tracker.EventSuspect, ConnectionID: "a#1", Leak: leak}
-	record := []tracker.Record{{ConnectionID: "a#1"}}
-	for name, test := range map[string]struct {
-		s    snapshot
-		want int
-	}{
-		"left":      {snapshot{records: record, leaks: []tracker.Event{suspect}}, 1},
-		"held":      {snapshot{records: record, leaks: []tracker.Event{suspect}, held: []tracker.Held{{ConnectionID: "a#1", Suspect: leak}}}, 1},
-		"recovered": {snapshot{records: record, leaks: []tracker.Event{suspect, {Type: tracker.EventRecovered, ConnectionID: "a#1", Leak: leak}}}, 0},
-		"closed":    {snapshot{leaks: []tracker.Event{suspect}}, 0},
-	} {
-		s := &test.s
-		s.now = noon
-		if s.suspects = s.openLeaks(); len(s.suspects) != test.want {
-			t.Errorf("%s: %v, want %d", name, s.suspects, test.want)
-		}
-		cards, _ := s.suspectCards()
-		for _, c := range cards {
-			if c.Next != "It is not undone: only the program can close it" || !strings.Contains(c.Fix, "opened on the raw connection") {
-				t.Errorf("%s: next %q, fix %q", name, c.Next, c.Fix)
-			}
-			if name == "left" && c.Age != "1m0s" {
-				t.Errorf("its age is %s", c.Age)
-			}
 		}
 	}
 }

@@ -71,7 +71,7 @@ type LostPlace struct {
 const maxLostPlaces = 100
 
 // judge fills in what is lost, and the verdict. crowds are the sites with too many pools.
-func (s *Stats) judge(records []Record, crowds map[string]int, waiting []LockWaiting) {
+func (s *Stats) judge(records []Record, crowds map[string]int, waiting []LockWaiting, now time.Time) {
 	pools := make(map[string]*poolHealth)
 	forgotten := make(map[string]int)
 	for i := range records {
@@ -115,7 +115,7 @@ func (s *Stats) judge(records []Record, crowds map[string]int, waiting []LockWai
 	}()
 	for _, n := range s.Places {
 		if n.Starved != nil {
-			find(Bad, fmt.Sprintf("pool %s is starved: nobody has got a place for %v", n.Pool, round(n.Starved.For)))
+			find(Bad, fmt.Sprintf("pool %s is starved: nobody has got a place for %s", n.Pool, ageText(now.Sub(n.Starved.Since))))
 		}
 		if p := pools[n.Pool]; p != nil && n.Max > 0 {
 			p.places, p.known = n.Max, true

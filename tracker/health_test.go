@@ -96,7 +96,7 @@ func TestLostPlacesAreBounded(t *testing.T) {
 		records[i] = Record{Pool: "db", Leased: true, Lost: true, LostSince: time.Unix(int64(len(records)-i), 0)}
 	}
 	var s Stats
-	s.judge(records, nil)
+	s.judge(records, nil, nil, time.Time{})
 	if len(s.LostPlaces) != maxLostPlaces || s.LostPlaces[0].Since != time.Unix(1, 0) {
 		t.Errorf("%d are described, the first since %v", len(s.LostPlaces), s.LostPlaces[0].Since)
 	}

@@ -132,7 +132,7 @@ func TestWaitFindings(t *testing.T) {
 	add(heldPastGuard, "this process, past the guard", "", 1.5)
 	add(heldByGuarded, "db#3", "", 0.9)
 	var s Stats
-	s.judge(nil, waiting)
+	s.judge(nil, nil, waiting, time.Now())
 	want := []string{
 		"2 operations wait for a lock, the longest for 3s at a/b.go:1 held by a result set of db#2, opened at c/d.go:2",
 		"an operation at a/b.go:1 has waited 1.5s for a lock held by this process, past the guard",
@@ -146,12 +146,12 @@ func TestWaitFindings(t *testing.T) {
 		add(heldByGuarded, fmt.Sprint("db#", 10+i), "", 2)
 	}
 	s = Stats{}
-	s.judge(nil, waiting)
+	s.judge(nil, nil, waiting, time.Now())
 	if n := len(s.Findings); n != maxWaitFindings+1 || !strings.Contains(s.Findings[n-1], "19 more") {
 		t.Errorf("%d: %q", n, s.Findings)
 	}
 	s = Stats{}
-	s.judge(nil, []LockWaiting{waiting[1]})
+	s.judge(nil, nil, []LockWaiting{waiting[1]}, time.Now())
 	if s.Verdict != Attention {
 		t.Errorf("for one that is exempt: %v", s.Verdict)
 	}

@@ -283,7 +283,7 @@ func (t *Tracker) stats(only *Pool) Stats {
 	slices.SortFunc(s.Places, func(a, b Places) int { return strings.Compare(a.Pool, b.Pool) })
 	waiting := t.lockWaiting(s.countLockWaits(t, only))
 	s.LockWaiting = waiting[:min(len(waiting), maxLockWaiting)]
-	s.judge(records, crowds, waiting)
+	s.judge(records, crowds, waiting, t.clock.at(now))
 	q := &t.queue
 	q.mu.Lock()
 	s.EventsDropped, s.CallbackPanics = q.dropped, q.panicked

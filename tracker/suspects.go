@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
 // Suspect is a leak that is open, or a lease that rests, and the harm that it does at
@@ -142,7 +144,7 @@ func (c *Conn) suspectsOf(now time.Duration) (out []Suspect) {
 		}
 		s := Suspect{Leak: *l}
 		s.Age, s.Idle = now-opened, now-c.seen.at
-		if word&BusyBit != 0 {
+		if word&gate.Busy != 0 {
 			s.Idle = 0
 		}
 		if c.last != nil {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 )
 
 func (f *fake) says(s TxState) {
@@ -156,13 +155,24 @@ func TestListOfResting(t *testing.T) {
 func TestSuspectsWithoutDriver(t *testing.T) {
 	tr := New(Options{})
 	p := newPool(t, tr, PoolConfig{Name: "db", Mode: Basic, Logger: quiet})
-	c := p.Open(nil, true, "")
+	c, other := p.Open(nil, true, ""), p.Open(nil, true, "")
 	c.Lost()
-	time.Sleep(time.Millisecond)
-	if all := tr.Suspects(); len(all) != 1 || all[0].Reason != ReasonPanic || all[0].Lock != TxUnknown || all[0].Age <= 0 {
-		t.Errorf("%+v", all)
+	other.Record()
+	rows := new(Resource)
+	other.OpenRows(rows, "SELECT 1", "")
+	other.Recorded()
+	other.Proven(rows, false)
+	all := tr.Suspects()
+	if len(all) != 2 || all[0].Reason != ReasonPanic || all[1].Reason != ReasonProven {
+		t.Fatalf("%+v", all)
+	}
+	for _, s := range all {
+		if s.Lock != TxUnknown || s.Age <= 0 {
+			t.Errorf("%+v", s)
+		}
 	}
 	c.Close()
+	other.Close()
 	p.Close()
 }
 

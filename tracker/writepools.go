@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -114,7 +115,12 @@ func (r *report) writeStarved(s *Starved) {
 		}
 	}
 	fmt.Fprintf(r, "\n  pool %s starves: nobody got a place for %s, %s\n", printable(s.Pool), ageText(r.now.Sub(s.Since)), printable(waiting))
-	for _, line := range s.groups() {
+	now := *s // nothing has moved since it was found
+	now.Places = slices.Clone(s.Places)
+	for i := range now.Places {
+		now.Places[i].Age += r.now.Sub(s.Since) - s.For
+	}
+	for _, line := range now.groups() {
 		fmt.Fprintf(r, "    %s\n", printable(line))
 	}
 	if s.More > 0 {

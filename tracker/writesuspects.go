@@ -113,7 +113,7 @@ func harmText(g []Suspect) string {
 		}
 		all = append(all, fmt.Sprintf("%s %s for its lock, at %s", many(len(seen), "operation"), wait, sitesText(sites)))
 	}
-	some(func(s *Suspect) bool { return s.Starves }, "has a place of a starved pool")
+	some(func(s *Suspect) bool { return s.Starves }, "takes a place of a starved pool")
 	some(func(s *Suspect) bool { return s.Lock == TxWrite }, "holds the write lock")
 	some(func(s *Suspect) bool { return s.PinsWAL }, "keeps a large write-ahead log from being reset")
 	return strings.Join(all, "; ")
