@@ -61,7 +61,8 @@ func (s *secrets) brings(r *http.Request) bool {
 const (
 	maxForm     = 64 << 10        // bytes
 	undoPatient = 5 * time.Second // how long a request waits for what it undoes
-	maxTargets  = 200             // things held that the page lists
+	maxTargets  = 100             // things held that the page lists
+	maxForms    = 10              // pools
 )
 
 // serveControl serves the second page, and does what its forms ask for.
@@ -93,7 +94,7 @@ func (h *handler) serveControl(w http.ResponseWriter, r *http.Request) {
 	// Without a referrer a browser hides the form's origin too.
 	header.Set("Referrer-Policy", "same-origin")
 	h.sendStatus(w, status, func(b *bytes.Buffer) error {
-		return controlTemplate.Execute(b, h.controlPage(done, failed))
+		return controlTemplate.Execute(b, h.controlPage(r.URL.Query().Get("pool"), done, failed))
 	})
 }
 
@@ -175,7 +176,9 @@ type control struct {
 	Title, Time, Token string
 	Done, Failed       string // what became of the form that was sent
 	Notes              []note
+	Only               string // the pool that it is about, "" for all
 	Pools              []poolForm
+	MorePools          int
 	Targets            []target
 	MoreTargets        int
 }
@@ -201,13 +204,21 @@ type target struct {
 	leak uint64 // 0: no suspect
 }
 
-func (h *handler) controlPage(done, failed string) *control {
+// controlPage is about all pools, or the one with that name.
+func (h *handler) controlPage(only, done, failed string) *control {
 	s := h.snapshot()
 	c := &control{
 		Title: h.title, Time: s.now.Format("2006-01-02 15:04:05 MST"), Token: h.control.token,
-		Done: done, Failed: failed, Notes: s.environmentNotes(),
+		Done: done, Failed: failed, Only: only, Notes: s.environmentNotes(),
 	}
 	for _, p := range h.tracker.Pools() {
+		if only != "" && p.Name() != only {
+			continue
+		}
+		if len(c.Pools) == maxForms {
+			c.MorePools++
+			continue
+		}
 		settings := p.Settings()
 		form := poolForm{Name: p.Name(), Mode: settings[0], Settings: settings[1:], Fixed: p.Mode() == tracker.Off}
 		for m := tracker.Enforce; m < tracker.Off; m++ {
@@ -217,7 +228,7 @@ func (h *handler) controlPage(done, failed string) *control {
 	}
 	for i := range s.held {
 		x := &s.held[i]
-		if x.Kind == tracker.KindStatement {
+		if x.Kind == tracker.KindStatement || only != "" && x.Pool != only {
 			continue
 		}
 		site := x.Site()

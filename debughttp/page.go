@@ -38,7 +38,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"css":   func() template.CSS { return template.CSS(pageCSS) },
 	"js":    func() template.JS { return template.JS(pageJS) },
 	"base":  func(function string) string { return shorten(path.Base(function), 120) },
-	"query": func(text string) string { return shorten(text, 500) },
+	"query": func(text string) string { return shorten(text, 250) },
 	"brief": func(text string) string { return shorten(text, 120) },
 }).Parse(pageHTML))
 

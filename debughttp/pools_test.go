@@ -68,8 +68,8 @@ func TestPlaces(t *testing.T) {
 		pass(2 * time.Second)
 		page = body(t, h, "/")
 		inOrder(t, page, "<title>1 starved pool · ", `class="verdict bad"`, "nobody has got a place for 2.99s", `id="pools"`, `<span class="tag bad">starved</span>`,
-			"Nobody got a place of shop&#34;&gt;", " for 3s, 1 goroutine waiting for a place", "1 × waiting", "debughttp/places_test.go:", "debughttp_test.waitForPlace",
-			`<span class="tag ">idle</span>`, "debughttp/places_test.go:", "exempt: import&lt;/span&gt;", `id="connections"`)
+			"Nobody got a place of shop&#34;&gt;", " for 3s, 1 goroutine waiting for a place", "1 × waiting", "debughttp/pools_test.go:", "debughttp_test.waitForPlace",
+			`<span class="tag ">idle</span>`, "debughttp/pools_test.go:", "exempt: import&lt;/span&gt;", `id="connections"`)
 		lacks(t, withoutScript(t, page), "<script")
 		var d struct {
 			Verdict string

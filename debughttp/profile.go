@@ -2,7 +2,9 @@ package debughttp
 
 import (
 	"bytes"
+	"cmp"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/google/pprof/profile"
@@ -17,14 +19,62 @@ func (h *handler) profile(b *bytes.Buffer) error {
 	for _, r := range h.tracker.Records() {
 		memory[r.ConnectionID] = r.Memory
 	}
-	for _, held := range h.tracker.Held() {
+	held := h.tracker.Held()
+	own := ownTimes(held)
+	for i := range held {
 		bytes := int64(0)
-		if held.Kind == tracker.KindConnection { // its lease, and once
-			bytes = memory[held.ConnectionID]
+		if held[i].Kind == tracker.KindConnection { // its lease, and once
+			bytes = memory[held[i].ConnectionID]
 		}
-		p.add(held, bytes)
+		p.add(&held[i], own[i], bytes)
 	}
 	return p.Write(b)
+}
+
+// ownTimes returns how long each of what is held was what its connection was held by: a
+// transaction until rows were opened in it, and the rows from then on. So each moment of
+// a connection is one thing's, whatever is open on it. A statement holds none.
+func ownTimes(all []tracker.Held) []time.Duration {
+	own := make([]time.Duration, len(all))
+	last := make(map[string]int) // by connection
+	order := make([]int, len(all))
+	for i := range order {
+		order[i] = i
+	}
+	// What was opened first comes first: of one moment the lease, then the transaction.
+	rank := map[tracker.Kind]int{tracker.KindTransaction: 1, tracker.KindRows: 2}
+	slices.SortFunc(order, func(i, j int) int {
+		a, b := &all[i], &all[j]
+		return cmp.Or(cmp.Compare(b.Age, a.Age), cmp.Compare(rank[a.Kind], rank[b.Kind]), cmp.Compare(a.Resource, b.Resource))
+	})
+	for _, i := range order {
+		h := &all[i]
+		if h.Kind == tracker.KindStatement {
+			continue
+		}
+		own[i] = h.Age
+		if before, ok := last[h.ConnectionID]; ok {
+			own[before] -= h.Age
+		}
+		last[h.ConnectionID] = i
+	}
+	return own
+}
+
+// The sample types.
+var sampleTypes = []*profile.ValueType{
+	{Type: "connections", Unit: "count"}, {Type: "transactions", Unit: "count"}, {Type: "rows", Unit: "count"},
+	{Type: "statements", Unit: "count"}, {Type: "age", Unit: "nanoseconds"}, {Type: "memory", Unit: "bytes"},
+}
+
+// Where they stand; kinds that count.
+const (
+	ageSample    = 4
+	memorySample = 5
+)
+
+var countSample = map[tracker.Kind]int{
+	tracker.KindConnection: 0, tracker.KindTransaction: 1, tracker.KindRows: 2, tracker.KindStatement: 3,
 }
 
 // profiler builds a profile: one sample for all that was opened by the same
@@ -42,7 +92,7 @@ func newProfile(now time.Time) *profiler {
 	m.File, _ = os.Executable()
 	return &profiler{
 		Profile: &profile.Profile{
-			SampleType:        []*profile.ValueType{{Type: "count", Unit: "count"}, {Type: "age", Unit: "seconds"}, {Type: "memory", Unit: "bytes"}},
+			SampleType:        sampleTypes,
 			DefaultSampleType: "age",
 			TimeNanos:         now.UnixNano(),
 			Mapping:           []*profile.Mapping{m},
@@ -56,7 +106,7 @@ func newProfile(now time.Time) *profiler {
 // unrecorded stands for the stack where call sites are off.
 var unrecorded = []tracker.Frame{{Function: "unknown (call sites are off)"}}
 
-func (p *profiler) add(h tracker.Held, memory int64) {
+func (p *profiler) add(h *tracker.Held, own time.Duration, memory int64) {
 	labels := map[string][]string{"kind": {h.Kind.String()}, "pool": {h.Pool}}
 	suspect := ""
 	if h.Suspect != nil {
@@ -77,14 +127,13 @@ func (p *profiler) add(h tracker.Held, memory int64) {
 	}
 	s := p.samples[string(key)]
 	if s == nil {
-		s = &profile.Sample{Location: locations, Value: make([]int64, 3), Label: labels}
+		s = &profile.Sample{Location: locations, Value: make([]int64, len(sampleTypes)), Label: labels}
 		p.samples[string(key)] = s
 		p.Sample = append(p.Sample, s)
 	}
-	s.Value[0]++
-	// Rounded up: what was opened a moment ago counts too.
-	s.Value[1] += int64((h.Age + time.Second - 1) / time.Second)
-	s.Value[2] += memory
+	s.Value[countSample[h.Kind]]++
+	s.Value[ageSample] += int64(own)
+	s.Value[memorySample] += memory
 }
 
 // location returns that of a frame. Addresses are left out: a frame that was

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,8 +52,12 @@ func TestProfile(t *testing.T) {
 	if err := p.CheckValid(); err != nil {
 		t.Fatal(err)
 	}
-	if len(p.SampleType) != 3 || p.SampleType[0].Type != "count" || p.SampleType[1].Type != "age" || p.SampleType[1].Unit != "seconds" {
-		t.Errorf("sample types %v", p.SampleType)
+	var types []string
+	for _, s := range p.SampleType {
+		types = append(types, s.Type+" in "+s.Unit)
+	}
+	if got := strings.Join(types, ", "); got != "connections in count, transactions in count, rows in count, statements in count, age in nanoseconds, memory in bytes" || p.DefaultSampleType != "age" {
+		t.Errorf("sample types %s, by default %s", got, p.DefaultSampleType)
 	}
 	if len(p.Mapping) != 1 || !p.HasFunctions() || !p.HasFileLines() {
 		t.Errorf("mappings %v", p.Mapping)
@@ -62,23 +67,64 @@ func TestProfile(t *testing.T) {
 	}
 	for i, want := range []struct {
 		function, kind, suspect string
-		count, seconds          int64
+		values                  []int64
 	}{
-		{"debughttp_test.forget", "transaction", "in_pool", 1, 362},
-		{"debughttp_test.busyFunction", "statement", "", 3, 6},
+		{"debughttp_test.forget", "transaction", "in_pool", []int64{0, 1, 0, 0, int64(361500 * time.Millisecond), 0}},
+		{"debughttp_test.busyFunction", "statement", "", []int64{0, 0, 0, 3, 0, 0}},
 	} {
 		s := p.Sample[i]
 		at := s.Location[0].Line[0]
 		if !strings.HasSuffix(at.Function.Name, want.function) || at.Line == 0 || filepath.Base(at.Function.Filename) != "profile_test.go" {
 			t.Errorf("sample %d is of %v", i, at)
 		}
-		if s.Value[0] != want.count || s.Value[1] != want.seconds {
-			t.Errorf("sample %d: %v, want %d and %d", i, s.Value, want.count, want.seconds)
+		if !slices.Equal(s.Value, want.values) {
+			t.Errorf("sample %d: %v, want %v", i, s.Value, want.values)
 		}
 		if l := s.Label; l["kind"][0] != want.kind || l["pool"][0] != "shop.db" || strings.Join(l["suspect"], "") != want.suspect {
 			t.Errorf("sample %d: labels %v", i, l)
 		}
 	}
+}
+
+// A connection with a transaction, and rows within it, is one connection: in each sample
+// type a thing counts once, and the ages add up to how long it is held.
+func TestProfileCountsOnce(t *testing.T) {
+	inBubble(t, func(s *scene) {
+		c := s.open(s.pool("shop.db"), true, "")
+		c.Executing("SELECT 1") // the lease has its time
+		c.StampLease()
+		pass(time.Minute)
+		leakingFunction(c) // a transaction
+		pass(time.Hour)
+		left := forgetRows(c, "SELECT 2", "")
+		pass(10 * time.Minute)
+		forgetRows(c, "SELECT 3", "")
+		busyFunction(c)
+		pass(time.Second)
+		p, err := profile.ParseData([]byte(body(t, debughttp.Handler(s.Tracker), "/pprof")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums := make([]int64, len(p.SampleType))
+		ages := make(map[string]time.Duration)
+		for _, sample := range p.Sample {
+			for i, v := range sample.Value {
+				sums[i] += v
+			}
+			ages[sample.Label["kind"][0]] += time.Duration(sample.Value[4])
+		}
+		held := time.Hour + 11*time.Minute + time.Second
+		if want := []int64{1, 1, 2, 1, int64(held), 0}; !slices.Equal(sums, want) {
+			t.Errorf("in all %v, want %v", sums, want)
+		}
+		// The rows count from the first on: who wants the lock back has to close them.
+		for kind, want := range map[string]time.Duration{"connection": time.Minute, "transaction": time.Hour, "rows": 10*time.Minute + time.Second, "statement": 0} {
+			if ages[kind] != want {
+				t.Errorf("%s for %v, want %v", kind, ages[kind], want)
+			}
+		}
+		closeRows(c, left)
+	})
 }
 
 // go tool pprof lists the function that leaks first.
@@ -91,9 +137,9 @@ func TestProfileTop(t *testing.T) {
 		args  []string
 		first string
 	}{
-		{[]string{"-unit=seconds"}, `^362s .*debughttp_test\.forget$`},
-		{[]string{"-sample_index=count"}, `^3 .*debughttp_test\.busyFunction$`},
-		{[]string{"-unit=seconds", "-tagfocus=kind=statement"}, `^6s .*debughttp_test\.busyFunction$`},
+		{[]string{"-unit=seconds"}, `^361.50s .*debughttp_test\.forget$`},
+		{[]string{"-sample_index=statements"}, `^3 .*debughttp_test\.busyFunction$`},
+		{[]string{"-sample_index=transactions"}, `^1 .*debughttp_test\.forget$`},
 	} {
 		if first := pprofTop(t, append(c.args, file)...); !regexp.MustCompile(c.first).MatchString(first) {
 			t.Errorf("%q: the first line is %q, want %s", c.args, first, c.first)

@@ -14,17 +14,18 @@ import (
 // How much of each list the page shows, so that it stays one that a phone can load; the
 // JSON has all.
 const (
-	maxSites   = 50
-	maxPools   = 30
-	maxRows    = 50 // connections, leaks that are over
-	maxHeld    = 30 // of each kind
-	maxEvents  = 100
+	maxSites   = 40
+	maxPools   = 25
+	maxRows    = 30 // connections
+	maxHeld    = 20 // of each kind
+	maxOver    = 30
+	maxEvents  = 60
 	maxBlame   = 10
 	maxBlocked = 5
 	maxHolders = 3
 	maxEach    = 10  // of one group, by connection
 	maxFrames  = 30  // of one stack
-	allFrames  = 300 // of all stacks, those of the worst suspects first
+	allFrames  = 200 // of all stacks, those of the worst suspects first
 	openStack  = 2   // suspects whose stacks are unfolded
 )
 
@@ -74,8 +75,8 @@ func topOf[T any](title string, rows []T, most int) table[T] {
 	return t
 }
 
-// frame is a call: Place is as in Site, Path the file's whole path.
-type frame struct{ Function, Place, Path string }
+// frame is a call: Place is as in Site.
+type frame struct{ Function, Place string }
 
 type connection struct {
 	ID, Pool, State    string
@@ -154,7 +155,7 @@ func (s *snapshot) page(refresh int) *page {
 			p.Held = append(p.Held, t)
 		}
 	}
-	p.Over = topOf("Leaks that are over", s.over(), maxRows)
+	p.Over = topOf("Leaks that are over", s.over(), maxOver)
 	p.Events = topOf("All events", s.eventRows(), maxEvents)
 	p.Counters = s.counters()
 	return p
@@ -304,7 +305,7 @@ func (s *snapshot) stackOf(pcs tracker.Stack) *stack {
 			break
 		}
 		s.frames++
-		out.Frames = append(out.Frames, frame{f.Function, f.String(), fmt.Sprintf("%s:%d", f.File, f.Line)})
+		out.Frames = append(out.Frames, frame{f.Function, f.String()})
 	}
 	return out
 }
@@ -358,20 +359,21 @@ func (s *snapshot) connections() (leased, idle []connection) {
 		if r.OpenStatements > 0 {
 			c.Holds = append(c.Holds, many(r.OpenStatements, "statement"))
 		}
-		if len(r.Stack) > 0 {
+		list := &idle
+		if r.Leased {
+			list = &leased
+		}
+		shown := len(*list) < maxRows // finding out what a stack says takes microseconds
+		if shown && len(r.Stack) > 0 {
 			site := r.Stack.Site()
 			c.Site, c.Function = site.String(), site.Function
 		}
-		if len(r.Last) > 0 {
+		if shown && len(r.Last) > 0 {
 			if last := r.Last.Site(); last.String() != c.Site {
 				c.Last, c.LastFunction = last.String(), last.Function
 			}
 		}
-		if r.Leased {
-			leased = append(leased, c)
-		} else {
-			idle = append(idle, c)
-		}
+		*list = append(*list, c)
 	}
 	return leased, idle
 }
@@ -385,6 +387,10 @@ func (s *snapshot) heldOf(kind tracker.Kind) []held {
 			continue
 		}
 		longest = max(longest, h.Age) // the first one's
+		if len(out) >= maxHeld {
+			out = append(out, held{}) // counted
+			continue
+		}
 		site := h.Site()
 		row := held{
 			Key: keyOf(h.ConnectionID, h.Kind, h.Resource),
@@ -398,9 +404,7 @@ func (s *snapshot) heldOf(kind tracker.Kind) []held {
 		case h.Idle < time.Second:
 			row.State = "moving"
 		}
-		if len(out) < maxHeld {
-			row.Stack = s.stackOf(h.Stack)
-		}
+		row.Stack = s.stackOf(h.Stack)
 		out = append(out, row)
 	}
 	return out
