@@ -77,6 +77,15 @@ func TestLargePage(t *testing.T) {
 		page := body(t, h, "/")
 		inOrder(t, page, "300 suspects", `id="pools"`, "and 275 more", `id="suspects"`, "300 at 300 sites", "and 260 more sites", `href="?format=json"`,
 			`id="connections"`, "650", "and 620 more", "Idle connections (350)", "and 320 more", `id="transaction"`, "and 330 more", `id="rows"`, "and 630 more", `id="over"`, "and 98 more")
+		if n := strings.Count(page, `<li><span class="at">`); n != 200 {
+			t.Errorf("%d calls of stacks", n)
+		}
+		wants(t, page, "No room for this call stack here")
+		lacks(t, page, "call sites are off")
+		one := body(t, h, "/control?pool=customer-299.with.a.long.name.db")
+		wants(t, one, "What is held of pool customer-299.", "Pool customer-299.")
+		lacks(t, one, "customer-298.")
+		wants(t, body(t, h, "/control"), "and 290 more:", `name="pool" placeholder="name"`)
 		var d struct{ Suspects, Held, Pools []any }
 		if err := json.Unmarshal([]byte(body(t, h, "/?format=json")), &d); err != nil || len(d.Suspects) != 300 || len(d.Pools) != 300 || len(d.Held) != 300*2+350*4 {
 			t.Errorf("the JSON has %d suspects, %d pools and %d that are held: %v", len(d.Suspects), len(d.Pools), len(d.Held), err)
