@@ -61,16 +61,19 @@ func ownTimes(all []tracker.Held) []time.Duration {
 	return own
 }
 
-// The sample types.
-var sampleTypes = []*profile.ValueType{
-	{Type: "connections", Unit: "count"}, {Type: "transactions", Unit: "count"}, {Type: "rows", Unit: "count"},
-	{Type: "statements", Unit: "count"}, {Type: "age", Unit: "nanoseconds"}, {Type: "memory", Unit: "bytes"},
+// sampleTypes are made for each profile: writing it writes into them.
+func sampleTypes() []*profile.ValueType {
+	return []*profile.ValueType{
+		{Type: "connections", Unit: "count"}, {Type: "transactions", Unit: "count"}, {Type: "rows", Unit: "count"},
+		{Type: "statements", Unit: "count"}, {Type: "age", Unit: "nanoseconds"}, {Type: "memory", Unit: "bytes"},
+	}
 }
 
-// Where they stand; kinds that count.
+// Where they stand, those of kinds below.
 const (
 	ageSample    = 4
 	memorySample = 5
+	samples      = 6
 )
 
 var countSample = map[tracker.Kind]int{
@@ -92,7 +95,7 @@ func newProfile(now time.Time) *profiler {
 	m.File, _ = os.Executable()
 	return &profiler{
 		Profile: &profile.Profile{
-			SampleType:        sampleTypes,
+			SampleType:        sampleTypes(),
 			DefaultSampleType: "age",
 			TimeNanos:         now.UnixNano(),
 			Mapping:           []*profile.Mapping{m},
@@ -127,7 +130,7 @@ func (p *profiler) add(h *tracker.Held, own time.Duration, memory int64) {
 	}
 	s := p.samples[string(key)]
 	if s == nil {
-		s = &profile.Sample{Location: locations, Value: make([]int64, len(sampleTypes)), Label: labels}
+		s = &profile.Sample{Location: locations, Value: make([]int64, samples), Label: labels}
 		p.samples[string(key)] = s
 		p.Sample = append(p.Sample, s)
 	}

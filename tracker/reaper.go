@@ -248,7 +248,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64, waiters []Lo
 	}
 
 	c.next = now + nextDue(p, &rec)
-	if suspect, _, _ := c.suspectLocked(); suspect || len(t.detectors) > 0 {
+	if c.suspectLocked() || len(t.detectors) > 0 {
 		c.next = now + min(p.period(), c.next-now)
 	}
 }

@@ -111,16 +111,22 @@ func (c *Conn) recordLocked(now time.Duration, p *Policy, busy bool) Record {
 			r.Exempt = c.tx.exempt
 		}
 	}
-	r.Suspect, r.accused, r.forgot = c.suspectLocked()
+	r.Suspect, r.accused, r.forgot = c.accusedLocked()
 	if r.Lost = c.lostLocked(); r.Lost {
 		r.LostSince, r.Undone = t.clock.at(c.loss.since), c.loss.kind
 	}
 	return r
 }
 
-// suspectLocked reports whether a leak of this connection is open, and whether one of
+// suspectLocked reports whether a leak of this connection is open.
+func (c *Conn) suspectLocked() bool {
+	suspect, _, _ := c.accusedLocked()
+	return suspect
+}
+
+// accusedLocked reports whether a leak of this connection is open, and whether one of
 // them is not exempt, and who opened that.
-func (c *Conn) suspectLocked() (suspect, accused bool, by Stack) {
+func (c *Conn) accusedLocked() (suspect, accused bool, by Stack) {
 	leak := func(l *Leak) {
 		suspect = true
 		if l.Exempt == "" && !accused {
