@@ -69,6 +69,7 @@
 //
 //	key                         default            consequence
 //	_leakguard_report_after     30s                time without activity after which a lease is reported as resting, 5s while somebody waits for a lock behind it; nothing is undone
+//	_leakguard_collect          on                 off: no garbage collection is asked for when rows have rested for so long before somebody; see [tracker.Policy]
 //	_leakguard_leak_after       5m                 time without activity after which what a lease holds is reported; undone at the next check
 //	_leakguard_tx_timeout       10m                age at which a transaction is reported, again each tx_timeout; rolled back once it rests for a tenth of that
 //	_leakguard_tx_limit         0                  age at which a transaction is interrupted and rolled back, also at work

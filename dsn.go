@@ -42,6 +42,8 @@ var dsnParams = []dsnParam{
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.MaxIdle }),
 	dsnLimit("report_after", "time without activity after which a lease is reported as resting",
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.ReportAfter }),
+	dsnLimit("collect", "on or off: collect garbage when rows rest before somebody",
+		dsnSwitchedOn, func(p *tracker.Policy) *bool { return &p.Collect }),
 	dsnLimit("leak_after", "time without activity that makes a lease a suspect",
 		dsnDuration, func(p *tracker.Policy) *time.Duration { return &p.LeakAfter }),
 	dsnLimit("tx_timeout", "age at which a transaction is a suspect, rolled back once it rests",
@@ -113,6 +115,7 @@ func dsnLimit[T any](limit, doc string, k dsnKind[T], field func(*tracker.Policy
 //	_leakguard_max_lifetime     age at which a connection is given up
 //	_leakguard_max_idle         time in the pool after which a connection is given up
 //	_leakguard_report_after     time without activity after which a lease is reported as resting
+//	_leakguard_collect          on or off: collect garbage when rows rest before somebody
 //	_leakguard_leak_after       time without activity that makes a lease a suspect
 //	_leakguard_tx_timeout       age at which a transaction is a suspect, rolled back once it rests
 //	_leakguard_tx_limit         age at which a transaction is rolled back even if it works

@@ -144,7 +144,7 @@ func TestParseDSN(t *testing.T) {
 func TestParseDSNErrors(t *testing.T) {
 	const (
 		known = `Known keys: _leakguard, _leakguard_name, _leakguard_stacks, _leakguard_sql, _leakguard_log, _leakguard_max_lifetime, ` +
-			`_leakguard_max_idle, _leakguard_report_after, _leakguard_leak_after, _leakguard_tx_timeout, _leakguard_tx_limit, _leakguard_max_access, ` +
+			`_leakguard_max_idle, _leakguard_report_after, _leakguard_collect, _leakguard_leak_after, _leakguard_tx_timeout, _leakguard_tx_limit, _leakguard_max_access, ` +
 			`_leakguard_max_statements, _leakguard_max_pools, _leakguard_wal_limit, _leakguard_conn_memory, _leakguard_leak_memory, _leakguard_pressure, _leakguard_expire, ` +
 			`_leakguard_check_interval, _leakguard_memory_interval`
 		duration = `want a duration of 1ms or more such as 90s, 10m or 24h (units ms, s, m and h), or 0 to switch it off`
@@ -367,6 +367,7 @@ func TestDSNEveryKeyRoundTrips(t *testing.T) {
 		"_leakguard_sql":             "full",
 		"_leakguard_log":             "off",
 		"_leakguard_report_after":    "7s",
+		"_leakguard_collect":         "off",
 		"_leakguard_check_interval":  "5s",
 		"_leakguard_memory_interval": "250ms",
 	}

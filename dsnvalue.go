@@ -50,21 +50,29 @@ var dsnText = dsnKind[string]{
 	format: func(s string) string { return s },
 }
 
+var dsnSwitchedOn = dsnKind[bool]{
+	parse: func(s string) (on bool, err error) {
+		if s != "on" && s != "off" {
+			return false, errors.New("want on or off")
+		}
+		return s == "on", nil
+	},
+	format: func(on bool) string {
+		if on {
+			return "on"
+		}
+		return "off"
+	},
+}
+
 // dsnSwitchedOff is the wrong way round because the fields are: false, the zero
 // value, has to be the default.
 var dsnSwitchedOff = dsnKind[bool]{
 	parse: func(s string) (off bool, err error) {
-		if s != "on" && s != "off" {
-			return false, errors.New("want on or off")
-		}
-		return s == "off", nil
+		on, err := dsnSwitchedOn.parse(s)
+		return !on && err == nil, err
 	},
-	format: func(off bool) string {
-		if off {
-			return "off"
-		}
-		return "on"
-	},
+	format: func(off bool) string { return dsnSwitchedOn.format(!off) },
 }
 
 var dsnDuration = dsnKind[time.Duration]{

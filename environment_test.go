@@ -16,7 +16,7 @@ import (
 )
 
 func TestParseEnvironment(t *testing.T) {
-	const known = "want enforce, observe, basic or off, or a value for one of name, stacks, sql, log, max_lifetime, max_idle, report_after, leak_after, tx_timeout, tx_limit, " +
+	const known = "want enforce, observe, basic or off, or a value for one of name, stacks, sql, log, max_lifetime, max_idle, report_after, collect, leak_after, tx_timeout, tx_limit, " +
 		"max_access, max_statements, max_pools, wal_limit, conn_memory, leak_memory, pressure, expire, check_interval, memory_interval"
 	for _, c := range []struct {
 		text  string

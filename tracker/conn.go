@@ -84,14 +84,16 @@ type pulse struct {
 // are the reaper's, except at.
 type seen struct {
 	known  bool
-	looked bool          // at is set
-	rested bool          // what idleness asks for was done
-	rests  resting       // what was told of a lease that rests
-	pins   bool          // something is open that can keep the WAL from being reset
-	leased bool          // at the last look
-	at     time.Duration // the last change on the tracker's clock
-	active time.Duration // the last change
-	first  time.Duration // first seen
+	looked bool    // at is set
+	rested bool    // what idleness asks for was done
+	rests  resting // what was told of a lease that rests
+	// collected: garbage was collected for its rows, which rest.
+	collected bool
+	pins      bool          // something is open that can keep the WAL from being reset
+	leased    bool          // at the last look
+	at        time.Duration // the last change on the tracker's clock
+	active    time.Duration // the last change
+	first     time.Duration // first seen
 	// renewed is when it was seen to have been refreshed.
 	renewed time.Duration
 	late    *late // of the open transaction, once it was told for its age

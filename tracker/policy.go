@@ -71,6 +71,13 @@ type Policy struct {
 	// Where somebody waits for a lock behind it, 5s suffice if this is longer.
 	// Default 30s.
 	ReportAfter time.Duration
+	// Collect has a garbage collection asked for when rows have rested for ReportAfter,
+	// or 5s, that were opened outside a sql.Tx with a context that cannot be cancelled,
+	// and somebody waits for a lock behind them: if nobody has the rows any more, that
+	// is proven at once, and they are closed. At most one a minute in the process and one
+	// for each time that rows rest, on a goroutine of its own; never while GOGC is off or
+	// more than 1 GiB of the heap is live. Default true.
+	Collect bool
 	// LeakAfter is how long a lease may go without activity before it is a
 	// suspect; still so at the next check, it is reaped. Default 5m. Rows that
 	// are not read on for as long count as forgotten even if their connection
@@ -132,6 +139,7 @@ func DefaultPolicy() Policy {
 		MaxLifetime:    30 * time.Minute,
 		MaxIdle:        5 * time.Minute,
 		ReportAfter:    30 * time.Second,
+		Collect:        true,
 		LeakAfter:      5 * time.Minute,
 		TxTimeout:      10 * time.Minute,
 		MaxAccess:      1000,

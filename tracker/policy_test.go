@@ -10,7 +10,7 @@ import (
 
 func TestDefaultPolicy(t *testing.T) {
 	want := Policy{
-		MaxLifetime: 30 * time.Minute, MaxIdle: 5 * time.Minute, ReportAfter: 30 * time.Second, LeakAfter: 5 * time.Minute, TxTimeout: 10 * time.Minute,
+		MaxLifetime: 30 * time.Minute, MaxIdle: 5 * time.Minute, ReportAfter: 30 * time.Second, Collect: true, LeakAfter: 5 * time.Minute, TxTimeout: 10 * time.Minute,
 		MaxAccess: 1000, MaxStatements: 100, MaxPools: 20, WALLimit: 64 << 20, ConnMemory: 50 << 20, LeakMemory: 100 << 20, Pressure: 0.85,
 		CheckInterval: time.Minute, MemoryInterval: 30 * time.Second,
 	}

@@ -99,7 +99,10 @@ type findings struct {
 	orders []*Order
 	news   []news
 	looks  []*Conn // moving connections whose rows may not be
-	judge  []judged
+	// collect are those whose rows rest before somebody, for which no garbage was
+	// collected yet.
+	collect []*Conn
+	judge   []judged
 }
 
 type news struct {
@@ -182,7 +185,7 @@ func (c *Conn) examine(f *findings, now time.Duration, word uint64, waiters []Lo
 		if moved && s.late != nil {
 			s.late.moved = now
 		}
-		c.was, s.active, c.fresh, s.rested, s.rests = word, now, false, false, 0
+		c.was, s.active, c.fresh, s.rested, s.rests, s.collected = word, now, false, false, 0, false
 	}
 	c.movedWAL(moved || busy, c.tx.id != 0 || c.rows.n > 0 || c.raw || c.leaves())
 	if s.leased = c.leased; c.leased {
@@ -323,6 +326,7 @@ func (r *reaper) act(f *findings, now time.Duration) {
 		c.lookAtRows(f, now)
 	}
 	r.carry(f)
+	r.t.collect(f.collect)
 	for _, j := range f.judge {
 		var named findings
 		r.detect(&named, j, now)

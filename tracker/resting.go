@@ -86,6 +86,9 @@ func (c *Conn) rest(f *findings, p *Policy, rec *Record, waiters []LockWaiter) {
 	if len(behind) > 0 {
 		told = restsInTheWay
 	}
+	if p.Collect && told == restsInTheWay && r.kind == KindRows && !c.seen.collected {
+		f.collect = append(f.collect, c)
+	}
 	if c.seen.rests >= told {
 		return
 	}

@@ -37,6 +37,8 @@ type Tracker struct {
 	queue   queue
 	logs    logLines
 	waits   longWaits
+	// collector is nil in a synctest bubble: collecting takes the machine's time.
+	collector *collector
 
 	// asking is held while a driver is asked for a connection's state, which crosses its
 	// gate: who is blocked does not take the question of another one for an operation
@@ -94,6 +96,9 @@ func New(o Options) *Tracker {
 		bubble:     gate.InBubble(),
 		pools:      make(map[string]*Pool),
 		lastNumber: make(map[string]int),
+	}
+	if !t.bubble {
+		t.collector = theCollector
 	}
 	t.history.events = make([]Event, 0, o.History)
 	t.leaks.events = make([]Event, 0, o.History)
