@@ -7,7 +7,7 @@ import "github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 // of a sql.Tx, whose context always can.
 func (k control) Provable() (yes bool) {
 	c := k.conn.Value()
-	if c == nil || !c.gate.try() {
+	if c == nil || !c.gate.Try() {
 		return false
 	}
 	if c.wait.OK() { // else go-sqlite3 watches, and what is not known here may be watched
@@ -15,7 +15,7 @@ func (k control) Provable() (yes bool) {
 			yes = yes || st.ctx == nil && st.tx == 0
 		}
 	}
-	c.gate.release()
+	c.gate.Release()
 	return yes
 }
 

@@ -85,7 +85,7 @@ func (s *snapshot) verdict() string {
 	for _, part := range []struct {
 		n    int
 		what string
-	}{{starved, "starved pool"}, {len(blocked), "blocked operation"}, {s.stats.Lost, "lost place"}, {len(s.suspects), "suspect"}} {
+	}{{starved, "starved pool"}, {len(blocked), "blocked operation"}, {s.stats.Lost, "lost place"}, {waitLong(&s.stats), "waiting operation"}, {len(s.suspects), "suspect"}} {
 		if part.n > 0 {
 			parts = append(parts, many(part.n, part.what))
 		}

@@ -48,6 +48,7 @@ type page struct {
 	Exempt      groups
 	Blamed      table[blamed]
 	Blocked     table[blocked]
+	LockWaits   table[lockWait]
 	Charts      []chart
 	Leased      table[connection]
 	Idle        table[connection]
@@ -141,6 +142,7 @@ func (s *snapshot) page(refresh int) *page {
 	p.Suspects, p.Resting, p.Exempt = s.groups(s.suspects, openStack), s.groups(s.resting, 0), s.groups(s.exempt, 0)
 	p.Blamed = topOf("Who kept others waiting", s.blamedRows(), maxBlame)
 	p.Blocked = topOf("Blocked last", s.blockedRows(), maxBlocked)
+	p.LockWaits = topOf("Long waits for locks", s.lockWaits(), maxBlame)
 	p.Memory = s.memoryView()
 	leased, idle := s.connections()
 	p.HasMemory = slices.ContainsFunc(slices.Concat(leased, idle), func(c connection) bool { return c.Memory.Bytes != "" })

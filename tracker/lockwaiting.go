@@ -28,10 +28,11 @@ type LockWaiting struct {
 	by lockPlace
 }
 
+// WaitsLong is how long an operation waits for a lock before the verdict says so.
+const WaitsLong = time.Second
+
 const (
 	maxLockWaiting = 20
-	// waitsLong is when somebody has to be told that an operation waits.
-	waitsLong = time.Second
 	// maxAsked bounds the files of which it is asked who holds the lock, in one Stats.
 	maxAsked = 4
 )
@@ -45,7 +46,7 @@ func (t *Tracker) lockWaiting(going []*longWait) (all []LockWaiting) {
 			continue // it has the lock, and is at work
 		}
 		took, by := w.wait.Took(), w.by
-		if took >= waitsLong {
+		if took >= WaitsLong {
 			now, known := asked[w.file]
 			if !known && len(asked) < maxAsked {
 				now, _ = w.conn.whoHolds(w.text())
@@ -83,7 +84,7 @@ func judgeWaits(waiting []LockWaiting, find func(Verdict, string)) {
 	}
 	var groups []*group
 	for _, w := range waiting {
-		if w.For < waitsLong.Seconds() {
+		if w.For < WaitsLong.Seconds() {
 			continue
 		}
 		i := slices.IndexFunc(groups, func(g *group) bool {
