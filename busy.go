@@ -28,7 +28,7 @@ func (c *conn) startWaiting() {
 	case d.ConnectHook != nil || len(d.Extensions) > 0:
 		c.installBusy()
 	}
-	rec := c.rec
+	rec := c.rec // not c, which must stay collectable
 	c.wait.Tell(func(w *capi.LongWait) { rec.WaitsLong(w) })
 }
 

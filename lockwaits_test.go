@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -288,4 +289,57 @@ func TestLockWaitPastGuard(t *testing.T) {
 	}
 	unlock()
 	check(<-done)
+}
+
+// Many that wait, at whatever moment somebody reads the counts or closes connections:
+// each wait counts once, and what the calls have together is what the pool has.
+func TestLockWaitsUnderReport(t *testing.T) {
+	t.Parallel()
+	a, b := waitRivals(t, "_busy_timeout=60000", "_txlock=immediate")
+	b.SetMaxIdleConns(1)
+	stop := make(chan struct{})
+	var readers, writers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				b.tracker.Stats()
+				b.tracker.Figures()
+				b.tracker.WriteTo(io.Discard)
+			}
+		})
+	}
+	const n = 12
+	for i := range n {
+		db := a
+		if i%2 == 0 {
+			db = b
+		}
+		writers.Go(func() {
+			tx, err := db.BeginTx(background, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			time.Sleep(60 * time.Millisecond) // holds the lock
+			if err := tx.Commit(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	writers.Wait()
+	close(stop)
+	readers.Wait()
+	s := b.tracker.Stats()
+	var pairs uint64
+	for _, p := range s.LockWaits {
+		pairs += p.Count
+	}
+	if s.LockWaitCount < n/2 || s.LockWaitCount > n || pairs != s.LockWaitCount || len(s.LockWaiting) != 0 {
+		t.Errorf("%d waits, %d by their calls, %d wait", s.LockWaitCount, pairs, len(s.LockWaiting))
+	}
 }
