@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/debughttp"
-	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
 )
 
 // slow waits for a lock, at this moment or as the last thing that it did.
@@ -34,7 +33,7 @@ func TestLockWaits(t *testing.T) {
 		inOrder(t, page, `class="verdict warn"`, "<strong>1 waiting operation</strong>", "has waited 1.5s for a lock, it is not known whose.")
 		lacks(t, page, "Long waits for locks")
 		k.awaits = false
-		word.Store(word.Load()&^tracker.BusyBit + (1<<16 - 1) + 1)
+		word.Store(word.Load()&^uint64(1) + (1<<16 - 1) + 1)
 		page = body(t, debughttp.Handler(s.Tracker), "/")
 		inOrder(t, page, "<strong>nothing forgotten</strong>", "Long waits for locks", `<td class="r"><b>1</b></td><td class="r">1.5s</td>`, "debughttp/lockwaits_test.go:", "not known")
 	})
