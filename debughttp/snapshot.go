@@ -90,7 +90,7 @@ func (s *snapshot) verdict() string {
 			parts = append(parts, many(part.n, part.what))
 		}
 	}
-	if s.class() == "warn" {
+	if s.class() == "warn" && len(s.resting) > 0 {
 		parts = append(parts, many(len(s.resting), "lease")+" at rest")
 	}
 	if len(parts) > 0 {
