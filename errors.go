@@ -76,6 +76,9 @@ func (e *ReapedError) Error() string {
 	}
 	if len(e.Leak.Stack) > 0 {
 		fmt.Fprintf(&b, ": opened at %s", e.Leak.Site())
+		if through := e.Leak.Stack.Through(); through != "" {
+			fmt.Fprintf(&b, " through %s", through)
+		}
 	}
 	return b.String()
 }

@@ -320,3 +320,14 @@ func (still) Carry(*tracker.Order) tracker.Outcome { return tracker.Void }
 func (still) Nudge() bool                          { return false }
 func (still) Memory() (int64, bool)                { return 0, false }
 func (still) TxState() tracker.TxState             { return tracker.TxUnknown }
+
+// openThrough is a helper of the program: whose leak it is says who called it.
+func openThrough(p *tracker.Pool) *tracker.Conn { return p.Open(nil, true, "") }
+
+func TestThroughHelper(t *testing.T) {
+	tracker.SkipFunctions("github.com/sqlite-leakguard/sqlite-leakguard/leakguardtest_test.openThrough")
+	tr := tracker.New(tracker.Options{})
+	at := here(1)
+	defer openThrough(pool(t, tr, "db")).Close()
+	wants(t, text(now(tr)), "opened at "+at+" in leakguardtest_test.TestThroughHelper through leakguardtest/find_test.go:")
+}

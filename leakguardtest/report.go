@@ -71,6 +71,9 @@ func (s site) write(b *strings.Builder, group findings) {
 	if s.frame.Function != "" {
 		fmt.Fprintf(b, " in %s", path.Base(s.frame.Function))
 	}
+	if through := group[0].stack.Through(); through != "" {
+		fmt.Fprintf(b, " through %s", through)
+	}
 	b.WriteByte('\n')
 	for _, f := range group[:min(listed, len(group))] {
 		f.write(b)

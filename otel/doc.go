@@ -167,6 +167,7 @@
 //	code.file.path                                string   as code.function.name
 //	code.line.number                              int      as code.function.name
 //	code.stacktrace                               string   as code.function.name: the whole stack
+//	sqlite_leakguard.code.through                 string   as code.function.name, where that called a helper: the lines in between, with commas (see tracker.Stack.Through)
 //	db.query.text                                 string   of a leak or blocked, as the pool's setting sql has it
 //	sqlite_leakguard.holder.count                 int      of blocked: connections of this process that are or may be in the way; 0 if it was another process, a connection that is not guarded, or who did has let go
 //	sqlite_leakguard.holder.kind                  string   of blocked, as all that follow: what the likeliest of them holds the lock with
@@ -181,6 +182,7 @@
 //	sqlite_leakguard.holder.code.file.path        string
 //	sqlite_leakguard.holder.code.line.number      int
 //	sqlite_leakguard.holder.code.stacktrace       string
+//	sqlite_leakguard.holder.code.through          string
 //	sqlite_leakguard.holder.trace_id              string   32 hexadecimal digits: the trace it was opened in
 //	sqlite_leakguard.holder.span_id               string   16 hexadecimal digits
 //	sqlite_leakguard.holder.query.text            string   as the pool's setting sql has it

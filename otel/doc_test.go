@@ -187,7 +187,8 @@ func fullLeak() tracker.Leak {
 	if err != nil {
 		panic(err)
 	}
-	c := pool.Open(still{}, true, "")
+	tracker.SkipFunctions("github.com/sqlite-leakguard/sqlite-leakguard/otel.openThrough")
+	c := openThrough(pool)
 	defer c.Close()
 	return tracker.Leak{
 		ID: 7, Kind: tracker.KindTransaction, Reason: tracker.ReasonLeakAfter, Pool: "db", ConnectionID: "db#1",
@@ -196,6 +197,9 @@ func fullLeak() tracker.Leak {
 		Trace: tracker.Trace{TraceID: [16]byte{1}, SpanID: [8]byte{2}, Flags: 1},
 	}
 }
+
+// openThrough is a helper of the program.
+func openThrough(pool *tracker.Pool) *tracker.Conn { return pool.Open(still{}, true, "") }
 
 // fullBlame has everything that a blame can have.
 func fullBlame() tracker.Blame {

@@ -1,6 +1,7 @@
 package otel
 
 import (
+	"cmp"
 	"context"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -195,10 +196,14 @@ func code(prefix attribute.Key, stack tracker.Stack) []attribute.KeyValue {
 	if site == (tracker.Frame{}) {
 		return nil
 	}
-	return []attribute.KeyValue{
+	attrs := []attribute.KeyValue{
 		(prefix + semconv.CodeFunctionNameKey).String(site.Function),
 		(prefix + semconv.CodeFilePathKey).String(site.File),
 		(prefix + semconv.CodeLineNumberKey).Int(site.Line),
 		(prefix + semconv.CodeStacktraceKey).String(stack.String()),
 	}
+	if through := stack.Through(); through != "" {
+		attrs = append(attrs, (cmp.Or(prefix, namespace) + "code.through").String(through))
+	}
+	return attrs
 }

@@ -102,7 +102,7 @@ func (b Blame) String() string {
 		}
 		s.WriteString(": ")
 	}
-	fmt.Fprintf(&s, "%s at %s: ", cmp.Or(shorten(b.Query, 80), "an operation"), b.Site())
+	fmt.Fprintf(&s, "%s at %s: ", cmp.Or(shorten(b.Query, 80), "an operation"), b.Stack.at())
 	if len(b.Holders) == 0 {
 		s.WriteString(b.nobody())
 	}
@@ -140,7 +140,7 @@ func (h Holder) String() string {
 	}
 	switch {
 	case h.Through == ThroughLockingMode:
-		fmt.Fprintf(&s, "%s may still hold it: %s, set at %s, keeps locks when a transaction is over", h.ConnectionID, h.Through, h.Site())
+		fmt.Fprintf(&s, "%s may still hold it: %s, set at %s, keeps locks when a transaction is over", h.ConnectionID, h.Through, h.Stack.at())
 	case h.Through == ThroughRaw:
 		if h.Maybe {
 			fmt.Fprintf(&s, "%sraw connection may hold it: %s", cmp.Or(own, "a "), h.ConnectionID)
@@ -148,12 +148,12 @@ func (h Holder) String() string {
 			fmt.Fprintf(&s, "held by what was left open on the raw connection of %s (%s)", h.ConnectionID, how)
 		}
 		if h.Age > 0 {
-			fmt.Fprintf(&s, ", taken %v ago at %s", round(h.Age), h.Site())
+			fmt.Fprintf(&s, ", taken %v ago at %s", round(h.Age), h.Stack.at())
 		} else {
 			s.WriteString(", which no lease has taken: did a ConnectHook keep it?")
 		}
 	default:
-		fmt.Fprintf(&s, "held by %s%s on %s (%s, open for %v) opened at %s", own, h.Kind, h.ConnectionID, how, round(h.Age), h.Site())
+		fmt.Fprintf(&s, "held by %s%s on %s (%s, open for %v) opened at %s", own, h.Kind, h.ConnectionID, how, round(h.Age), h.Stack.at())
 	}
 	if h.Query != "" {
 		fmt.Fprintf(&s, ": %s", shorten(h.Query, 60))

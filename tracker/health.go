@@ -160,7 +160,7 @@ func (p *poolHealth) of(n int) string {
 	return fmt.Sprintf("%s of pool %s %s", many(n, "place"), p.name, be)
 }
 
-func total(sites map[string]int) (n int) {
+func total[K comparable](sites map[K]int) (n int) {
 	for _, one := range sites {
 		n += one
 	}

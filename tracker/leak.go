@@ -144,7 +144,7 @@ func (l Leak) String() string {
 		on = l.Pool
 	}
 	fmt.Fprintf(&b, "%s %s on %s", l.Kind, l.verdict(), on)
-	fmt.Fprintf(&b, ": opened at %s", l.Site())
+	fmt.Fprintf(&b, ": opened at %s", l.Stack.at())
 	if l.Query != "" {
 		fmt.Fprintf(&b, ": %s", shorten(l.Query, 80))
 	}

@@ -142,12 +142,15 @@ func (l Leak) LogValue() slog.Value {
 }
 
 func (l *Leak) attrs(outcome, cure string) []slog.Attr {
+	at := l.Stack.told()
 	attrs := []slog.Attr{
 		slog.String("kind", l.Kind.String()),
-		slog.String("site", l.Site().String()),
-		slog.Duration("age", l.Age),
-		slog.String("reason", string(l.Reason)),
+		slog.String("site", at.site.String()),
 	}
+	if at.through != "" {
+		attrs = append(attrs, slog.String("through", at.through))
+	}
+	attrs = append(attrs, slog.Duration("age", l.Age), slog.String("reason", string(l.Reason)))
 	if l.Limit > 0 {
 		attrs = append(attrs, slog.Duration("limit", l.Limit))
 	}
@@ -169,32 +172,47 @@ func (l *Leak) attrs(outcome, cure string) []slog.Attr {
 		}
 	}
 	attrs = append(attrs, slog.Duration("idle", l.Idle), slog.Uint64("leak", l.ID))
-	return append(attrs, l.Stack.attrs()...)
+	return append(attrs, at.attrs()...)
 }
 
 // logFrames is how many frames of a stack a line has.
 const logFrames = 3
 
-// attrs are the function of a stack's site, and a few frames from there.
-func (s Stack) attrs() []slog.Attr {
-	site := s.Site()
-	if site.Function == "" {
+// told is where a stack was, resolved once for a line.
+type told struct {
+	site    Frame
+	through string
+	frames  []Frame // of the whole stack
+}
+
+func (s Stack) told() told {
+	site, through := s.locate()
+	return told{site, framesText(through), s.Frames()}
+}
+
+// attrs are the function of the site, and a few frames from there.
+func (t told) attrs() []slog.Attr {
+	if t.site.Function == "" {
 		return nil
 	}
 	var frames []string
-	for _, f := range s.Frames() {
-		if len(frames) == 0 && f != site {
+	for _, f := range t.frames {
+		if len(frames) == 0 && f != t.site {
 			continue
 		}
 		if frames = append(frames, path.Base(f.Function)+" "+f.String()); len(frames) == logFrames {
 			break
 		}
 	}
-	return []slog.Attr{slog.String("function", site.Function), slog.String("frames", strings.Join(frames, " < "))}
+	return []slog.Attr{slog.String("function", t.site.Function), slog.String("frames", strings.Join(frames, " < "))}
 }
 
 func (b *Blame) attrs() []slog.Attr {
-	attrs := []slog.Attr{slog.String("site", b.Site().String())}
+	at := b.Stack.told()
+	attrs := []slog.Attr{slog.String("site", at.site.String())}
+	if at.through != "" {
+		attrs = append(attrs, slog.String("through", at.through))
+	}
 	if b.Query != "" {
 		attrs = append(attrs, slog.String("query", shorten(b.Query, 200)))
 	}
@@ -202,7 +220,7 @@ func (b *Blame) attrs() []slog.Attr {
 		attrs = append(attrs, slog.String("file", b.File))
 	}
 	if len(b.Holders) == 0 {
-		return append(append(attrs, slog.String("holder", b.nobody())), b.Stack.attrs()...)
+		return append(append(attrs, slog.String("holder", b.nobody())), at.attrs()...)
 	}
 	h := &b.Holders[0]
 	attrs = append(attrs, slog.String("holder", h.String()))
@@ -212,7 +230,7 @@ func (b *Blame) attrs() []slog.Attr {
 	if n := len(b.Holders); n > 1 {
 		attrs = append(attrs, slog.Int("holders", n))
 	}
-	return append(attrs, b.Stack.attrs()...)
+	return append(attrs, at.attrs()...)
 }
 
 func (p *Pressure) attrs() []slog.Attr {

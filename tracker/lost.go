@@ -3,6 +3,7 @@ package tracker
 import (
 	"time"
 
+	"github.com/sqlite-leakguard/sqlite-leakguard/internal/callstack"
 	"github.com/sqlite-leakguard/sqlite-leakguard/internal/gate"
 )
 
@@ -45,34 +46,38 @@ func (t *Tracker) tellLost() {
 	}
 	t.lossy.Store(false)
 	type change struct {
-		pool  *Pool
-		more  bool
-		sites string
+		pool   *Pool
+		more   bool
+		stacks map[*callstack.Stack]int
 	}
 	var changed []change
 	t.mu.Lock()
-	now := make(map[*Pool]map[string]int)
+	now := make(map[*Pool]map[*callstack.Stack]int)
 	for _, c := range t.conns {
 		c.lock()
 		if c.lostLocked() {
 			t.lossy.Store(true) // it is to be seen coming back
-			sites := now[c.pool]
-			if sites == nil {
-				sites = make(map[string]int)
-				now[c.pool] = sites
+			stacks := now[c.pool]
+			if stacks == nil {
+				stacks = make(map[*callstack.Stack]int)
+				now[c.pool] = stacks
 			}
-			sites[Stack(c.lease.stack.PCs()).Site().String()]++
+			stacks[c.lease.stack]++
 		}
 		c.unlock()
 	}
 	for _, p := range t.pools {
 		if n := total(now[p]); n != p.lostTold {
-			changed = append(changed, change{p, n > p.lostTold, sitesText(now[p])})
+			changed = append(changed, change{p, n > p.lostTold, now[p]})
 			p.lostTold = n
 		}
 	}
 	t.mu.Unlock()
 	for _, one := range changed {
+		sites := make(map[string]int)
+		for s, n := range one.stacks { // resolved outside the locks: the owners wait for them
+			sites[Stack(s.PCs()).Site().String()] += n
+		}
 		n := Places{Pool: one.pool.name}
 		if known := t.capacities(one.pool)[one.pool]; known != nil {
 			n = *known
@@ -80,7 +85,7 @@ func (t *Tracker) tellLost() {
 		t.mu.Lock()
 		n.Lost = one.pool.lostTold
 		t.mu.Unlock()
-		t.emit(Event{Type: EventLost, Places: &n, pool: one.pool, news: one.more, sites: one.sites})
+		t.emit(Event{Type: EventLost, Places: &n, pool: one.pool, news: one.more, sites: sitesText(sites)})
 	}
 }
 

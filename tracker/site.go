@@ -57,25 +57,9 @@ func (s Stack) Frames() []Frame {
 	}
 }
 
-// Site returns the call that opened the resource: the innermost frame that
-// belongs neither to the runtime (reflect and sync included), nor to
-// database/sql, nor to the guard, nor to a library around it (see SkipPackages). The zero Frame if nothing was
-// recorded.
-func (s Stack) Site() Frame {
-	frames := s.Frames()
-	for _, f := range frames {
-		if !internalFrame(f) {
-			return f
-		}
-	}
-	if len(frames) > 0 {
-		return frames[0]
-	}
-	return Frame{}
-}
-
-// place is the line of a stack's site, which may be reached by many stacks; the zero
-// place if that is not known.
+// place is the line of a stack's innermost call in the program, which may be reached
+// by many stacks; the zero place if that is not known. What is counted by place, and
+// undone for it, does not depend on which functions are taken for helpers by then.
 type place struct {
 	file string
 	line int
@@ -101,8 +85,8 @@ func placeOf(s *callstack.Stack) place {
 	if p, ok := s.Note().(placed); ok && p.wrappers == skipped {
 		return p.place
 	}
-	site := Stack(s.PCs()).Site()
-	p := place{site.File, site.Line}
+	f := Stack(s.PCs()).innermost()
+	p := place{f.File, f.Line}
 	s.Annotate(placed{p, skipped})
 	return p
 }
@@ -146,16 +130,43 @@ var wrappers = func() *atomic.Pointer[[]string] {
 	p.Store(&[]string{
 		"entgo.io/ent",
 		"github.com/DataDog/dd-trace-go",
+		"github.com/Masterminds/squirrel",
 		"github.com/XSAM/otelsql",
+		"github.com/aarondl/sqlboiler",
+		"github.com/astaxie/beego/orm",
+		"github.com/beego/beego/v2/client/orm",
+		"github.com/blockloop/scan",
+		"github.com/cockroachdb/cockroach-go",
+		"github.com/doug-martin/goqu",
+		"github.com/elgris/sqrl",
+		"github.com/georgysavva/scany",
 		"github.com/go-gorp/gorp",
+		"github.com/go-jet/jet",
+		"github.com/go-rel/rel",
+		"github.com/go-xorm/xorm",
+		"github.com/gocraft/dbr",
+		"github.com/jinzhu/gorm",
 		"github.com/jmoiron/sqlx",
+		"github.com/lann/builder",
+		"github.com/luna-duclos/instrumentedsql",
+		"github.com/mailru/dbr",
 		"github.com/ngrok/sqlmw",
 		"github.com/qustavo/sqlhooks",
+		"github.com/russross/meddler",
 		"github.com/simukti/sqldb-logger",
+		"github.com/stephenafamo/bob",
+		"github.com/stephenafamo/scan",
+		"github.com/upper/db",
 		"github.com/uptrace/bun",
+		"github.com/volatiletech/sqlboiler",
+		"go.elastic.co/apm/module/apmsql",
 		"go.nhat.io/otelsql",
 		"gopkg.in/DataDog/dd-trace-go.v1",
+		"gopkg.in/gorp.v1",
+		"gopkg.in/gorp.v2",
+		"gopkg.in/gorp.v3",
 		"gorm.io",
+		"upper.io/db.v3",
 		"xorm.io",
 	})
 	return &p
@@ -163,8 +174,10 @@ var wrappers = func() *atomic.Pointer[[]string] {
 
 // SkipPackages adds import paths of libraries, with everything below them,
 // whose functions are never the site of a leak: whoever called them is. Known
-// are sqlx, gorm, bun, ent, xorm, gorp and the usual driver wrappers. It holds
-// for the whole process and for what was recorded before as well.
+// are sqlx, squirrel, goqu, gorm, bun, ent, xorm, gorp, bob, jet, sqlboiler, dbr,
+// upper/db, scany and the usual driver wrappers. It holds for the whole process and
+// for what was recorded before as well. For single functions of the program itself
+// there is [SkipFunctions].
 func SkipPackages(importPaths ...string) {
 	for {
 		old := wrappers.Load()
@@ -180,10 +193,14 @@ func SkipPackages(importPaths ...string) {
 	}
 }
 
-// wrapperFrame reports whether a function belongs to a wrapper. In the name of
-// a function, a dot in the last element of the import path is spelled %2e.
-func wrapperFrame(function string) bool {
-	for _, p := range *wrappers.Load() {
+// wrapperFrame reports whether a function belongs to a wrapper.
+func wrapperFrame(function string) bool { return ofPackages(function, *wrappers.Load()) }
+
+// ofPackages reports whether a function belongs to one of the packages, or to one
+// below. In the name of a function, a dot in the last element of the import path is
+// spelled %2e.
+func ofPackages(function string, importPaths []string) bool {
+	for _, p := range importPaths {
 		dir, last := path.Split(p)
 		p = dir + strings.ReplaceAll(last, ".", "%2e")
 		if rest, ok := strings.CutPrefix(function, p); ok && (rest == "" || rest[0] == '.' || rest[0] == '/') {

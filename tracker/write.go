@@ -271,7 +271,7 @@ func (r *report) writeSettled() {
 			}
 		}
 		l := g[0].leak
-		fmt.Fprintf(tw, "  %d x %s\tat %s\t%s\t%s\tlast %s\t%s\n", len(g), l.Kind, printable(l.Site().String()),
+		fmt.Fprintf(tw, "  %d x %s\tat %s\t%s\t%s\tlast %s\t%s\n", len(g), l.Kind, printable(l.Stack.at()),
 			limitText(l), strings.Join(names, ", "), last.Format("15:04:05"), printable(shorten(l.Query, 60)))
 	}
 	tw.Flush()
@@ -322,7 +322,7 @@ func (r *report) writeBlamed() {
 			fmt.Fprintf(tw, "  and %d more\n", len(groups)-i)
 			break
 		}
-		fmt.Fprintf(tw, "  %d x %s\tat %s\tlast %s\t%s\n", g.Count, g.Kind, printable(g.Site().String()),
+		fmt.Fprintf(tw, "  %d x %s\tat %s\tlast %s\t%s\n", g.Count, g.Kind, printable(g.Stack.at()),
 			g.Last.Format("15:04:05"), printable(shorten(g.Query, 60)))
 	}
 	tw.Flush()
@@ -375,7 +375,7 @@ func (r *report) writeConnections() {
 			txAge = ageText(c.TxAge)
 		}
 		if len(c.Stack) > 0 {
-			site = c.Stack.Site().String()
+			site = c.Stack.at()
 		}
 		fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\n", printable(c.ConnectionID), state, ageText(c.Age), ageText(c.Idle),
 			c.TransactionLevel, txAge, c.Accesses, printable(site), printable(shorten(c.Query, 60)))

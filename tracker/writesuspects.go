@@ -57,7 +57,7 @@ func (r *report) writeGroups(heading string, all []Suspect) {
 
 func (r *report) writeGroup(g []Suspect) {
 	s := &g[0]
-	fmt.Fprintf(r, "\n  %d x %s at %s: %s\n", len(g), s.Kind, printable(s.Site().String()), limitText(&s.Leak))
+	fmt.Fprintf(r, "\n  %d x %s at %s: %s\n", len(g), s.Kind, printable(s.Stack.at()), limitText(&s.Leak))
 	if s.Kind == KindPool {
 		r.detail("pool", s.Pool)
 	} else {

@@ -31,6 +31,7 @@ type Stack struct {
 	next      atomic.Pointer[Stack]
 	pcs       []uintptr // as runtime.Callers returns them, inlined calls included
 	partial   bool
+	visited   bool     // guarded by visits.mu
 	calls     sync.Map // function name prefix to bool, see Calls; callee and caller, see CalledFrom
 	note      atomic.Value
 }
@@ -217,6 +218,7 @@ func enter(s *Stack) *Stack {
 	s.seen.Store(epoch.Add(1))
 	s.next.Store(head.Load())
 	head.Store(s)
+	entered.Add(1) // after it can be found
 	table.n++
 	return s
 }
@@ -245,6 +247,36 @@ func dropOldest() {
 		table.n -= dropped
 		table.dropped += uint64(dropped)
 		most = MaxStacks / 4
+	}
+}
+
+// entered counts the stacks that the table took in.
+var entered atomic.Uint64
+
+// visits is how far VisitNew has come.
+var visits struct {
+	mu   sync.Mutex
+	upTo uint64
+}
+
+// VisitNew calls f for each stack of the table that it was not called for before,
+// one at a time. While nothing new was captured it costs two loads and a lock, so
+// that who reports may ask again and again. f captures nothing.
+func VisitNew(f func(*Stack)) {
+	visits.mu.Lock()
+	defer visits.mu.Unlock()
+	n := entered.Load()
+	if n == visits.upTo {
+		return
+	}
+	visits.upTo = n // before the walk: what comes during it may be missed, and is found by the next
+	for i := range table.heads {
+		for s := table.heads[i].Load(); s != nil; s = s.next.Load() {
+			if !s.visited {
+				s.visited = true
+				f(s)
+			}
+		}
 	}
 }
 

@@ -246,3 +246,39 @@ func TestDroppedStack(t *testing.T) {
 		t.Error("two stacks for one place")
 	}
 }
+
+// Each stack is visited once, also those that come while others are visited.
+func TestVisitNew(t *testing.T) {
+	var mu sync.Mutex
+	seen := make(map[*Stack]int)
+	visit := func(s *Stack) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[s]++
+	}
+	VisitNew(visit)
+	clear(seen)
+	VisitNew(func(s *Stack) { t.Errorf("%v is not new", names(s)) })
+
+	empty()
+	const goroutines, each = 4, 200
+	var all [goroutines * each]*Stack
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			for i := g * each; i < (g+1)*each; i++ {
+				all[i] = way(i)
+				if i%10 == 0 {
+					VisitNew(visit)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	VisitNew(visit)
+	for i, s := range all {
+		if seen[s] != 1 {
+			t.Errorf("stack %d was visited %d times", i, seen[s])
+		}
+	}
+}
