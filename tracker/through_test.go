@@ -156,6 +156,8 @@ func framesOf(functions ...string) (frames []Frame) {
 // nobody above it, however often it is called and by whom.
 func TestSiteStaysInProgram(t *testing.T) {
 	const helper = "example.com/app/db.Query"
+	defer wrappers.Store(wrappers.Load())
+	SkipPackages("example.com/app/layer")
 	lib := []string{"database/sql.(*DB).QueryContext", "database/sql.(*DB).Query"}
 	for _, c := range []struct {
 		name    string
@@ -166,6 +168,9 @@ func TestSiteStaysInProgram(t *testing.T) {
 	}{
 		{name: "called by the program", caller: "example.com/app/api.Handler%d", want: "example.com/app/api.Handler0"},
 		{name: "by main", caller: "main.f%d", want: "main.f0"},
+		{name: "by what tests have", caller: "example.com/app_test.f%d", want: "example.com/app_test.f0"},
+		{name: "by a module inside", caller: "example.com/app/tools.f%d"},
+		{name: "by a package that is skipped", caller: "example.com/app/layer.f%d"},
 		{name: "by a server", caller: "net/http.Handler%dFunc.ServeHTTP"},
 		{name: "by the runtime", caller: "runtime.main%d"},
 		{name: "by a testing package", caller: "testing.tRunner%d"},
@@ -175,7 +180,7 @@ func TestSiteStaysInProgram(t *testing.T) {
 		{name: "by a module named alike", caller: "example.com/application.F%d"},
 		{name: "by a package without a module", caller: "slices.SortFunc%d"},
 	} {
-		h := callersOf("example.com/app", "github.com/gin-gonic/gin", "example.com/application")
+		h := callersOf("example.com/app", "github.com/gin-gonic/gin", "example.com/application", "example.com/app/tools")
 		var first []Frame
 		for i := range 2 * manyCallers {
 			functions := append(slices.Clone(lib), helper, fmt.Sprintf(c.caller, i))
@@ -411,6 +416,19 @@ func TestSkipFunctions(t *testing.T) {
 		if got := passedFrame(Frame{Function: c.function}); got != c.want {
 			t.Errorf("%s, %s: %v", c.name, c.function, got)
 		}
+	}
+
+	// A closure has the name of who its function is inlined in.
+	passed.Store(nil)
+	SkipFunctions("example.com/app/db.(*DB).InTx")
+	at, over := callersOf("example.com/app").locate([]Frame{
+		{Function: "example.com/app/api.List.(*DB).InTx.func1", File: "/app/db/db.go", Line: 1},
+		{Function: "example.com/app/db.retry", File: "/app/db/db.go", Line: 2},
+		{Function: "example.com/app/db.(*DB).InTx", File: "/app/db/db.go", Line: 3},
+		{Function: "example.com/app/api.List", File: "/app/api/list.go", Line: 4},
+	})
+	if at.Line != 4 || framesText(over) != "db/db.go:1" {
+		t.Errorf("at %v through %v", at, over)
 	}
 }
 
