@@ -66,7 +66,7 @@ func TestBlameJSON(t *testing.T) {
 		if err := json.Unmarshal([]byte(body(t, debughttp.Handler(s.Tracker), "/?format=json")), &d); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := keys(t, d.Blamed[0]), "count kind last query site stack"; got != want || d.Blamed[0]["count"] != 2.0 {
+		if got, want := keys(t, d.Blamed[0]), "count function kind last query site stack"; got != want || d.Blamed[0]["count"] != 2.0 {
 			t.Errorf("blamed: %v, want %s", d.Blamed, want)
 		}
 		var blames []map[string]any
@@ -78,11 +78,11 @@ func TestBlameJSON(t *testing.T) {
 		if len(blames) != 3 {
 			t.Fatalf("%d were blocked, want 3", len(blames))
 		}
-		if got, want := keys(t, blames[0]), "file holders query site stack"; got != want {
+		if got, want := keys(t, blames[0]), "file function holders query site stack"; got != want {
 			t.Errorf("blame has %s, want %s", got, want)
 		}
 		h := blames[0]["holders"].([]any)[0].(map[string]any)
-		if got, want := keys(t, h), "age busy connection_id idle kind level opened_at pool query resource site stack state"; got != want || h["state"] != "write" || h["age"] != 90.0 {
+		if got, want := keys(t, h), "age busy connection_id function idle kind level opened_at pool query resource site stack state"; got != want || h["state"] != "write" || h["age"] != 90.0 {
 			t.Errorf("holder has %s: %v", got, h)
 		}
 		if none, ok := blames[2]["holders"].([]any); !ok || len(none) != 0 {

@@ -45,9 +45,12 @@ type heldJSON struct {
 	Busy         bool         `json:"busy"`
 	Level        int          `json:"level,omitempty"`
 	Site         string       `json:"site"`
-	Query        string       `json:"query,omitempty"`
-	Exempt       string       `json:"exempt,omitempty"`
-	Trace        string       `json:"trace,omitempty"`
+	Function     string       `json:"function,omitempty"`
+	// Through is as in tracker.Stack.Through; of a holder it is SiteThrough.
+	Through string `json:"through,omitempty"`
+	Query   string `json:"query,omitempty"`
+	Exempt  string `json:"exempt,omitempty"`
+	Trace   string `json:"trace,omitempty"`
 	// Suspect is the id of the open leak, 0 if it is none.
 	Suspect uint64      `json:"suspect,omitempty"`
 	Stack   []frameJSON `json:"stack"`
@@ -69,6 +72,8 @@ type leakJSON struct {
 	LimitBytes   int64          `json:"limit_bytes,omitempty"`
 	Level        int            `json:"level,omitempty"`
 	Site         string         `json:"site"`
+	Function     string         `json:"function,omitempty"`
+	Through      string         `json:"through,omitempty"`
 	LastSite     string         `json:"last_site,omitempty"`
 	Trace        string         `json:"trace,omitempty"`
 	Query        string         `json:"query,omitempty"`
@@ -127,20 +132,24 @@ type eventJSON struct {
 }
 
 type blamedJSON struct {
-	Kind  tracker.Kind `json:"kind"`
-	Count uint64       `json:"count"`
-	Last  time.Time    `json:"last"`
-	Site  string       `json:"site"`
-	Query string       `json:"query,omitempty"`
-	Stack []frameJSON  `json:"stack"`
+	Kind     tracker.Kind `json:"kind"`
+	Count    uint64       `json:"count"`
+	Last     time.Time    `json:"last"`
+	Site     string       `json:"site"`
+	Function string       `json:"function,omitempty"`
+	Through  string       `json:"through,omitempty"`
+	Query    string       `json:"query,omitempty"`
+	Stack    []frameJSON  `json:"stack"`
 }
 
 type blameJSON struct {
-	File  string      `json:"file,omitempty"`
-	Files []string    `json:"files,omitempty"`
-	Site  string      `json:"site"`
-	Query string      `json:"query,omitempty"`
-	Stack []frameJSON `json:"stack"`
+	File     string      `json:"file,omitempty"`
+	Files    []string    `json:"files,omitempty"`
+	Site     string      `json:"site"`
+	Function string      `json:"function,omitempty"`
+	Through  string      `json:"through,omitempty"`
+	Query    string      `json:"query,omitempty"`
+	Stack    []frameJSON `json:"stack"`
 	// Holders is empty if another process or a connection that is not guarded is in
 	// the way, or whoever was had let go.
 	Holders []holderJSON `json:"holders"`
@@ -151,10 +160,11 @@ type holderJSON struct {
 	State tracker.TxState `json:"state"`
 	Own   bool            `json:"own,omitempty"`
 	// File, Through, Maybe and AttachedAt are as in tracker.Holder.
-	File       string `json:"file,omitempty"`
-	Through    string `json:"through,omitempty"`
-	Maybe      bool   `json:"maybe,omitempty"`
-	AttachedAt string `json:"attached_at,omitempty"`
+	File        string `json:"file,omitempty"`
+	Through     string `json:"through,omitempty"`
+	Maybe       bool   `json:"maybe,omitempty"`
+	AttachedAt  string `json:"attached_at,omitempty"`
+	SiteThrough string `json:"site_through,omitempty"`
 }
 
 func (s *snapshot) writeJSON(b *bytes.Buffer) error {
@@ -172,7 +182,10 @@ func (s *snapshot) writeJSON(b *bytes.Buffer) error {
 	}
 	d.MemoryHistory = append([]tracker.MemoryPoint{}, s.memory...)
 	for _, n := range s.blamed {
-		d.Blamed = append(d.Blamed, blamedJSON{n.Kind, n.Count, n.Last, n.Site().String(), n.Query, framesOf(n.Stack)})
+		d.Blamed = append(d.Blamed, blamedJSON{
+			Kind: n.Kind, Count: n.Count, Last: n.Last, Site: n.Site().String(), Function: n.Site().Function,
+			Through: n.Stack.Through(), Query: n.Query, Stack: framesOf(n.Stack),
+		})
 	}
 	for i := range s.held {
 		d.Held = append(d.Held, heldOf(&s.held[i]))
@@ -226,6 +239,8 @@ func heldOf(h *tracker.Held) heldJSON {
 		Busy:         h.Busy,
 		Level:        h.Level,
 		Site:         h.Site().String(),
+		Function:     h.Site().Function,
+		Through:      h.Stack.Through(),
 		Query:        h.Query,
 		Exempt:       h.Exempt,
 		Trace:        h.Trace.String(),
@@ -257,6 +272,8 @@ func leakOf(l *tracker.Leak) *leakJSON {
 		LimitBytes:   l.LimitBytes,
 		Level:        l.Level,
 		Site:         l.Site().String(),
+		Function:     l.Site().Function,
+		Through:      l.Stack.Through(),
 		Query:        l.Query,
 		Exempt:       l.Exempt,
 		Kept:         l.Kept,
@@ -294,12 +311,12 @@ func blameJSONOf(b *tracker.Blame) *blameJSON {
 		return nil
 	}
 	out := &blameJSON{
-		File: b.File, Files: b.Files, Site: b.Site().String(), Query: b.Query, Stack: framesOf(b.Stack),
+		File: b.File, Files: b.Files, Site: b.Site().String(), Function: b.Site().Function, Through: b.Stack.Through(), Query: b.Query, Stack: framesOf(b.Stack),
 		Holders: make([]holderJSON, 0, len(b.Holders)),
 	}
 	for i := range b.Holders {
 		h := &b.Holders[i]
-		one := holderJSON{heldJSON: heldOf(&h.Held), State: h.State, Own: h.Own, File: h.File, Through: h.Through, Maybe: h.Maybe}
+		one := holderJSON{heldJSON: heldOf(&h.Held), State: h.State, Own: h.Own, File: h.File, Through: h.Through, Maybe: h.Maybe, SiteThrough: h.Stack.Through()}
 		if len(h.Attached) > 0 {
 			one.AttachedAt = h.AttachedAt().String()
 		}

@@ -52,8 +52,8 @@ func TestJSON(t *testing.T) {
 			got, want string
 		}{
 			{"document", keys(t, d), "blamed held history leaks memory_history pools resting stats suspects time verdict"},
-			{"held", keys(t, first("held")), "age busy connection_id idle kind opened_at pool query resource site stack"},
-			{"suspect", keys(t, first("suspects")), "age connection_id cure id idle kind last_site level limit lock next opened_at pool query reason resource site stack"},
+			{"held", keys(t, first("held")), "age busy connection_id function idle kind opened_at pool query resource site stack"},
+			{"suspect", keys(t, first("suspects")), "age connection_id cure function id idle kind last_site level limit lock next opened_at pool query reason resource site stack"},
 			{"pools", keys(t, first("pools")), "idle leased lost mode places pool resting settings waiting"},
 			{"history", keys(t, first("history")), "connection_id pool time type"},
 			{"leaks", keys(t, first("leaks")), "connection_id leak pool reason time type"},
@@ -94,4 +94,21 @@ func TestVar(t *testing.T) {
 	if err := json.Unmarshal([]byte(debughttp.Var(tr).String()), &s); err != nil || s.TotalConnections != 1 || s.ActiveConnectionDetails[0].Pool != badPool {
 		t.Errorf("%+v, %v", s, err)
 	}
+}
+
+// openThrough is a helper of the program: whose lease it is says who called it.
+func openThrough(p *tracker.Pool) *tracker.Conn { return p.Open(nil, true, "") }
+
+func TestJSONThroughHelper(t *testing.T) {
+	tracker.SkipFunctions("github.com/sqlite-leakguard/sqlite-leakguard/debughttp_test.openThrough")
+	tr := tracker.New(tracker.Options{})
+	p, err := tr.NewPool(tracker.PoolConfig{Mode: tracker.Basic, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	defer openThrough(p).Close()
+	text := body(t, debughttp.Handler(tr), "/?format=json")
+	wants(t, text, `"site": "debughttp/json_test.go:`, `"function": "github.com/sqlite-leakguard/sqlite-leakguard/debughttp_test.TestJSONThroughHelper"`,
+		`"through": "debughttp/json_test.go:`)
 }
