@@ -148,12 +148,12 @@ func (h Holder) String() string {
 			fmt.Fprintf(&s, "held by what was left open on the raw connection of %s (%s)", h.ConnectionID, how)
 		}
 		if h.Age > 0 {
-			fmt.Fprintf(&s, ", taken %v ago at %s", round(h.Age), h.Stack.at())
+			fmt.Fprintf(&s, ", taken %v ago at %s", AgeText(h.Age, h.AgeAtLeast), h.Stack.at())
 		} else {
 			s.WriteString(", which no lease has taken: did a ConnectHook keep it?")
 		}
 	default:
-		fmt.Fprintf(&s, "held by %s%s on %s (%s, open for %v) opened at %s", own, h.Kind, h.ConnectionID, how, round(h.Age), h.Stack.at())
+		fmt.Fprintf(&s, "held by %s%s on %s (%s, open for %v) opened at %s", own, h.Kind, h.ConnectionID, how, AgeText(h.Age, h.AgeAtLeast), h.Stack.at())
 	}
 	if h.Query != "" {
 		fmt.Fprintf(&s, ": %s", shorten(h.Query, 60))

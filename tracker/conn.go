@@ -220,7 +220,7 @@ func (c *Conn) beginLease(exempt string) {
 	c.first = false
 	c.open(&c.lease, "", exempt)
 	c.first = true
-	c.lease.opened = unknown
+	c.lease.opened, c.lease.dated = unknown, false
 }
 
 // OpenRows records rows that a query opened. It comes between Record and
@@ -310,11 +310,18 @@ func (c *Conn) CheckIn() Reason {
 // unknown is the opening time of a lease that nobody has asked for yet.
 const unknown = time.Duration(-1)
 
-// stampLease gives a lease without a time the present one.
+// stampLease gives a lease without a time the present one: it began before that.
 func (c *Conn) stampLease(now time.Duration) {
 	if c.lease.opened == unknown {
-		c.lease.opened = now
+		c.lease.opened, c.lease.dated = now, true
 	}
+}
+
+// atLeast reports whether it is only known that r is at least as old as its time says:
+// a lease whose time is that of a look, or of the first thing that was opened in it,
+// and that was not taken for that alone. Conn.mu is held.
+func (c *Conn) atLeast(r *Resource) bool {
+	return r.dated || r == &c.lease && !c.lease.stack.InOperation()
 }
 
 // HandedOut records that the real connection was handed to the program: until

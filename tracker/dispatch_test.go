@@ -558,7 +558,7 @@ func TestLogger(t *testing.T) {
 			f.out("nightly import")
 			f.do(f.HandedOut)
 			l.sleep(time.Hour) // the lease opened nothing: it is as old as the first look at it
-			compareLog(t, h.take(), "WARN leak found component=leakguard pool=db kind=connection site=unknown age=5m0s reason=leak_after limit=5m0s outcome=reported only: exempt "+
+			compareLog(t, h.take(), "WARN leak found component=leakguard pool=db kind=connection site=unknown age=5m0s reason=leak_after age_at_least=true limit=5m0s outcome=reported only: exempt "+
 				"cure=defer conn.Close() at this line exempt=nightly import kept=the raw connection is in use connection=db#1 idle=5m0s leak=1")
 		})
 	})

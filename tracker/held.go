@@ -18,9 +18,11 @@ type Held struct {
 	// the thing itself, unique in its connection.
 	ConnectionID string `json:"connection_id"`
 	Resource     uint64 `json:"resource"`
-	// OpenedAt is the wall clock time of opening, Age the time since.
-	OpenedAt time.Time     `json:"opened_at"`
-	Age      time.Duration `json:"age"`
+	// OpenedAt is the wall clock time of opening, Age the time since, true to 10 ms.
+	// AgeAtLeast says of a lease that nobody saw it begin: it may be older.
+	OpenedAt   time.Time     `json:"opened_at"`
+	Age        time.Duration `json:"age"`
+	AgeAtLeast bool          `json:"age_at_least,omitempty"`
 	// Idle is the time since the guard last saw its connection move, short by
 	// up to one check_interval; 0 while Busy: an operation is inside SQLite.
 	Idle time.Duration `json:"idle"`
@@ -77,6 +79,7 @@ func (c *Conn) heldLocked(out []Held, now time.Duration) []Held {
 			Resource:     r.id,
 			OpenedAt:     c.pool.tracker.clock.at(r.opened),
 			Age:          now - r.opened,
+			AgeAtLeast:   c.atLeast(r),
 			Idle:         now - c.seen.at,
 			Busy:         busy,
 			Level:        int(r.level),

@@ -83,9 +83,13 @@ type Leak struct {
 	// OpenedAt is the wall clock time of opening.
 	OpenedAt time.Time `json:"opened_at"`
 	// Age is the time since it was opened, Idle since its last activity, both
-	// when it was found.
-	Age  time.Duration `json:"age"`
-	Idle time.Duration `json:"idle"`
+	// when it was found. Age is true to 10 ms, but for a lease whose beginning nobody
+	// saw: AgeAtLeast says that it may be older, as it does of OpenedAt. Idle counts
+	// from the look at which the guard saw the last activity, so it is always at least
+	// that, and short by one look at most.
+	Age        time.Duration `json:"age"`
+	AgeAtLeast bool          `json:"age_at_least,omitempty"`
+	Idle       time.Duration `json:"idle"`
 	// Limit is the limit that was broken, 0 if the reason has none.
 	Limit time.Duration `json:"limit"`
 	// Count is the number of open statements for ReasonMaxStatements, of open
@@ -160,15 +164,15 @@ func (l Leak) String() string {
 func (l Leak) verdict() string {
 	switch l.Reason {
 	case ReasonReportAfter:
-		return fmt.Sprintf("at rest for %v (report_after %v, open for %v)", round(l.Idle), l.Limit, round(l.Age))
+		return fmt.Sprintf("at rest for %v (report_after %v, open for %v)", AgeText(l.Idle, false), l.Limit, l.ageText())
 	case ReasonLeakAfter:
-		return fmt.Sprintf("without activity for %v (leak_after %v, open for %v)", round(l.Idle), l.Limit, round(l.Age))
+		return fmt.Sprintf("without activity for %v (leak_after %v, open for %v)", AgeText(l.Idle, false), l.Limit, l.ageText())
 	case ReasonTxTimeout, ReasonTxLimit:
 		progress := ""
 		if l.Operations > 0 {
 			progress = ", " + many(l.Operations, "operation") + " since it was first reported"
 		}
-		return fmt.Sprintf("open for %v (%s %v%s)", round(l.Age), l.Reason, l.Limit, progress)
+		return fmt.Sprintf("open for %v (%s %v%s)", l.ageText(), l.Reason, l.Limit, progress)
 	case ReasonMaxStatements:
 		if l.OnePlace {
 			return fmt.Sprintf("left open, one of %d from one place (max_statements)", l.Count)
@@ -184,15 +188,15 @@ func (l Leak) verdict() string {
 		if l.maybe {
 			keeps = "may keep"
 		}
-		return fmt.Sprintf("%s a WAL of %s from being reset (wal_limit %s, open for %v)", keeps, bytesText(l.Bytes), bytesText(l.LimitBytes), round(l.Age))
+		return fmt.Sprintf("%s a WAL of %s from being reset (wal_limit %s, open for %v)", keeps, bytesText(l.Bytes), bytesText(l.LimitBytes), l.ageText())
 	case ReasonLeakMemory:
-		return fmt.Sprintf("holds %s of memory (leak_memory %s, open for %v)", bytesText(l.Bytes), bytesText(l.LimitBytes), round(l.Age))
+		return fmt.Sprintf("holds %s of memory (leak_memory %s, open for %v)", bytesText(l.Bytes), bytesText(l.LimitBytes), l.ageText())
 	case ReasonInPool:
 		return fmt.Sprintf("left open in the pool for %v (in_pool)", round(l.Idle))
 	case ReasonProven:
-		return fmt.Sprintf("never closed and out of reach after %v (proven)", round(l.Age))
+		return fmt.Sprintf("never closed and out of reach after %v (proven)", l.ageText())
 	default:
-		return fmt.Sprintf("suspect after %v (%s)", round(l.Age), l.Reason)
+		return fmt.Sprintf("suspect after %v (%s)", l.ageText(), l.Reason)
 	}
 }
 
@@ -209,17 +213,27 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%d B", n)
 }
 
-// round keeps a duration readable: three digits at most below the second.
+func (l Leak) ageText() string { return AgeText(l.Age, l.AgeAtLeast) }
+
+// AgeText words an age as all outputs of the guard do: to the second from a minute on,
+// else to 10 ms, which is as true as ages are, and below that to a millisecond.
+// atLeast puts "≥ " before it, for an age of which only a bound is known.
+func AgeText(d time.Duration, atLeast bool) string {
+	if atLeast {
+		return "≥ " + round(d).String()
+	}
+	return round(d).String()
+}
+
+// round is AgeText's precision.
 func round(d time.Duration) time.Duration {
 	switch {
 	case d >= time.Minute:
 		return d.Round(time.Second)
-	case d >= time.Second:
+	case d >= 10*time.Millisecond:
 		return d.Round(10 * time.Millisecond)
-	case d >= time.Millisecond:
-		return d.Round(10 * time.Microsecond)
 	}
-	return d
+	return d.Round(time.Millisecond)
 }
 
 // shorten folds a query into one line of valid text, at most n bytes long.

@@ -42,9 +42,9 @@ func TestLeakString(t *testing.T) {
 		{base(KindTransaction, ReasonInPool, func(l *Leak) { l.Idle = 1234 * time.Millisecond; l.Query = "BEGIN IMMEDIATE" }),
 			"transaction left open in the pool for 1.23s (in_pool) on app#3: opened at unknown: BEGIN IMMEDIATE"},
 		{base(KindRows, ReasonProven, func(l *Leak) { l.Age = 12345678 * time.Nanosecond }),
-			"rows never closed and out of reach after 12.35ms (proven) on app#3: opened at unknown"},
+			"rows never closed and out of reach after 10ms (proven) on app#3: opened at unknown"},
 		{base(KindConnection, ReasonPanic, func(l *Leak) { l.Age = 999 * time.Microsecond; l.Kept = "a call never came back from SQLite" }),
-			"connection suspect after 999µs (panic) on app#3: opened at unknown (kept: a call never came back from SQLite)"},
+			"connection suspect after 1ms (panic) on app#3: opened at unknown (kept: a call never came back from SQLite)"},
 		{base(KindConnection, "too many rows", nil),
 			"connection suspect after 10m0s (too many rows) on app#3: opened at unknown"},
 		{base(KindConnection, ReasonLeakAfter, func(l *Leak) { l.Exempt = "nightly import"; l.Kept = "the raw connection is in use" }),
@@ -69,7 +69,7 @@ func TestLeakSite(t *testing.T) {
 func TestRound(t *testing.T) {
 	for _, c := range []struct{ d, want string }{
 		{"1h2m3.6s", "1h2m4s"}, {"1m0.4s", "1m0s"}, {"59.996s", "1m0s"}, {"1.2345s", "1.23s"}, {"1s", "1s"},
-		{"999.996ms", "1s"}, {"12.3456ms", "12.35ms"}, {"999.9µs", "999.9µs"}, {"5ns", "5ns"}, {"0s", "0s"},
+		{"999.996ms", "1s"}, {"57.743644ms", "60ms"}, {"9.6ms", "10ms"}, {"3.4ms", "3ms"}, {"999.9µs", "1ms"}, {"5ns", "0s"}, {"0s", "0s"},
 	} {
 		d, err := time.ParseDuration(c.d)
 		if err != nil {

@@ -35,7 +35,7 @@ func (c *Conn) TakenBack(state TxState, query string) {
 	}
 	leak := c.closeLocked(r)
 	c.stampLease(t.clock.now())
-	r.stack, r.opened = c.lease.stack, c.lease.opened
+	r.stack, r.opened, r.dated = c.lease.stack, c.lease.opened, c.atLeast(&c.lease)
 	if state != TxNone && state != TxUnknown {
 		c.seq++
 		r.id, r.query, r.exempt = c.seq, query, c.lease.exempt
@@ -103,6 +103,7 @@ func (c *Conn) leftLocked(now time.Duration) Held {
 	h.Resource, h.Query, h.Exempt, h.Trace = r.id, c.told(r.query), r.exempt, r.trace()
 	h.Stack, h.stack = r.stack.PCs(), r.stack
 	h.OpenedAt, h.Age = c.pool.tracker.clock.at(r.opened), max(now-r.opened, 1)
+	h.AgeAtLeast = r.dated
 	if r.suspect() {
 		h.Suspect = r.watch.leak
 	}

@@ -150,7 +150,10 @@ func (l *Leak) attrs(outcome, cure string) []slog.Attr {
 	if at.through != "" {
 		attrs = append(attrs, slog.String("through", at.through))
 	}
-	attrs = append(attrs, slog.Duration("age", l.Age), slog.String("reason", string(l.Reason)))
+	attrs = append(attrs, slog.Duration("age", round(l.Age)), slog.String("reason", string(l.Reason)))
+	if l.AgeAtLeast {
+		attrs = append(attrs, slog.Bool("age_at_least", true))
+	}
 	if l.Limit > 0 {
 		attrs = append(attrs, slog.Duration("limit", l.Limit))
 	}
@@ -171,7 +174,7 @@ func (l *Leak) attrs(outcome, cure string) []slog.Attr {
 			attrs = append(attrs, slog.String(text.key, text.value))
 		}
 	}
-	attrs = append(attrs, slog.Duration("idle", l.Idle), slog.Uint64("leak", l.ID))
+	attrs = append(attrs, slog.Duration("idle", round(l.Idle)), slog.Uint64("leak", l.ID))
 	return append(attrs, at.attrs()...)
 }
 
@@ -225,7 +228,10 @@ func (b *Blame) attrs() []slog.Attr {
 	h := &b.Holders[0]
 	attrs = append(attrs, slog.String("holder", h.String()))
 	if h.ConnectionID != "" {
-		attrs = append(attrs, slog.String("holder_connection", h.ConnectionID), slog.String("holder_site", h.Site().String()), slog.Duration("holder_age", h.Age))
+		attrs = append(attrs, slog.String("holder_connection", h.ConnectionID), slog.String("holder_site", h.Site().String()), slog.Duration("holder_age", round(h.Age)))
+		if h.AgeAtLeast {
+			attrs = append(attrs, slog.Bool("holder_age_at_least", true))
+		}
 	}
 	if n := len(b.Holders); n > 1 {
 		attrs = append(attrs, slog.Int("holders", n))

@@ -162,6 +162,7 @@ func (c *Conn) describeLocked(r *Resource, reason Reason, limit, now, idle time.
 		Resource:     r.id,
 		OpenedAt:     t.clock.at(r.opened),
 		Age:          now - r.opened,
+		AgeAtLeast:   c.atLeast(r),
 		Idle:         idle,
 		Limit:        limit,
 		Level:        int(r.level),

@@ -144,7 +144,7 @@ func TestPoolRecords(t *testing.T) {
 			Pool: "db", ConnectionID: "db#1", Mode: Enforce, Leased: true,
 			Opened: at(0), LeasedAt: at(0), TxOpened: at(10 * sec), Age: 20 * sec, TxAge: 10 * sec,
 			Accesses: 1, TransactionLevel: 3, OpenRows: 1, OpenStatements: 1, Query: "SELECT 3", Exempt: "import",
-			lifetime: r.lifetime, leaseAge: 20 * sec,
+			lifetime: r.lifetime, leaseAge: 20 * sec, atLeast: true,
 		}) {
 			t.Errorf("%+v", r)
 		}

@@ -64,6 +64,7 @@ type Record struct {
 	renewed    int64         // accesses when it was refreshed
 	statements int           // open ones of the same text, the most
 	leaseAge   time.Duration
+	atLeast    bool // is the lease that old
 	lostFor    time.Duration
 	accused    bool  // a suspect that is not exempt
 	forgot     Stack // who opened that
@@ -200,7 +201,7 @@ func (c *Conn) report(now time.Duration) Record {
 	r.Resting = !r.Lost && restsLong(c.pool.policy.Load(), &r, false)
 	r.Last = c.last.PCs()
 	if c.leased {
-		r.leaseAge = now - c.lease.opened
+		r.leaseAge, r.atLeast = now-c.lease.opened, c.atLeast(&c.lease)
 		r.Stack = c.lease.stack.PCs()
 		if c.tx.id != 0 && len(r.Stack) == 0 {
 			r.Stack = c.tx.stack.PCs()

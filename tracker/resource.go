@@ -11,8 +11,9 @@ import (
 // embeds it where it keeps the state of the thing itself and uses it again for
 // the next one, so that opening allocates nothing.
 type Resource struct {
-	kind Kind
-	uses uint32 // guarded by the driver's gate
+	kind  Kind
+	dated bool   // opened is the time of a look: of a lease, or of what one left behind
+	uses  uint32 // guarded by the driver's gate
 	// noticed says that the reaper has looked at it, or that it is over: what
 	// its owner does is activity, or fails, from now on.
 	noticed atomic.Bool

@@ -161,8 +161,10 @@ type ConnectionDetail struct {
 	MemoryBytes     int64   `json:"memory_bytes"`
 	MemoryPeakBytes int64   `json:"memory_peak_bytes"`
 	MemoryAge       float64 `json:"memory_age,omitempty"`
-	// LeaseAge is how long it is leased, in seconds.
-	LeaseAge float64 `json:"lease_age,omitempty"`
+	// LeaseAge is how long it is leased, in seconds; LeaseAgeAtLeast says that nobody
+	// saw it begin: it may be longer.
+	LeaseAge        float64 `json:"lease_age,omitempty"`
+	LeaseAgeAtLeast bool    `json:"lease_age_at_least,omitempty"`
 	// LastActivityAt is the call of the last activity, see Leak.Last.
 	LastActivityAt string `json:"last_activity_at,omitempty"`
 	// Reaped says that the guard has closed its SQLite handle, and its holder
@@ -338,7 +340,7 @@ func (r *Record) detail() ConnectionDetail {
 		MemoryAge:         seconds(r.MemoryAge),
 	}
 	if r.Leased {
-		d.LeaseAge = seconds(r.leaseAge)
+		d.LeaseAge, d.LeaseAgeAtLeast = seconds(r.leaseAge), r.atLeast
 	}
 	if r.Lost {
 		d.LostFor = seconds(r.lostFor)

@@ -119,7 +119,7 @@ func TestStatsJSON(t *testing.T) {
 			`"missing":["sqlite3 handle"],"active_connection_details":[`+
 			`{"connection_id":"db#2","pool":"db","state":"leased","age":480,"idle_time":420,"transaction_level":2,"transaction_age":470,"access_count":1,`+
 			`"open_rows":1,"open_statements":1,"potentially_leaked":true,"opened_at":"tracker/fake_test.go","query":"SELECT `+strings.Repeat("x", 190)+`…",`+
-			`"exempt":"nightly import","kept":"attached databases","memory_bytes":0,"memory_peak_bytes":0,"lease_age":470,`+
+			`"exempt":"nightly import","kept":"attached databases","memory_bytes":0,"memory_peak_bytes":0,"lease_age":470,"lease_age_at_least":true,`+
 			`"last_activity_at":"tracker/fake_test.go","reaped":true,"lost":true,"lost_for":470},`+
 			`{"connection_id":"db#1","pool":"db","state":"idle","age":480,"idle_time":420,"transaction_level":0,"access_count":1,`+
 			`"open_rows":0,"open_statements":0,"potentially_leaked":false,"opened_at":"","query":"","memory_bytes":0,"memory_peak_bytes":0,"last_activity_at":"tracker/fake_test.go"}]}`)

@@ -205,13 +205,7 @@ func (r *report) detail(label, text string) {
 	}
 }
 
-// ageText leaves out what nobody acts on.
-func ageText(d time.Duration) string {
-	if d < time.Second {
-		return d.Round(time.Millisecond).String()
-	}
-	return round(d).String()
-}
+func ageText(d time.Duration) string { return AgeText(d, false) }
 
 // limitText names the reason and what it was measured against.
 func limitText(l *Leak) string {

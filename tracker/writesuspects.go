@@ -137,7 +137,7 @@ func connectionsOf(g []Suspect) string {
 func ages(l *Leak) string {
 	switch l.Reason {
 	case ReasonMaxStatements, ReasonMaxPools, ReasonTxTimeout, ReasonTxLimit, ReasonWALLimit, ReasonLeakMemory, ReasonPanic:
-		return ageText(l.Age)
+		return AgeText(l.Age, l.AgeAtLeast)
 	}
-	return fmt.Sprintf("%s, idle for %s", ageText(l.Age), ageText(l.Idle))
+	return fmt.Sprintf("%s, idle for %s", AgeText(l.Age, l.AgeAtLeast), ageText(l.Idle))
 }
