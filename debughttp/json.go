@@ -41,6 +41,7 @@ type heldJSON struct {
 	Resource     uint64       `json:"resource"`
 	OpenedAt     time.Time    `json:"opened_at"`
 	Age          float64      `json:"age"`
+	AgeAtLeast   bool         `json:"age_at_least,omitempty"`
 	Idle         float64      `json:"idle"`
 	Busy         bool         `json:"busy"`
 	Level        int          `json:"level,omitempty"`
@@ -65,6 +66,7 @@ type leakJSON struct {
 	Resource     uint64         `json:"resource"`
 	OpenedAt     time.Time      `json:"opened_at"`
 	Age          float64        `json:"age"`
+	AgeAtLeast   bool           `json:"age_at_least,omitempty"`
 	Idle         float64        `json:"idle"`
 	Limit        float64        `json:"limit,omitempty"`
 	Count        int64          `json:"count,omitempty"`
@@ -235,6 +237,7 @@ func heldOf(h *tracker.Held) heldJSON {
 		Resource:     h.Resource,
 		OpenedAt:     h.OpenedAt,
 		Age:          h.Age.Seconds(),
+		AgeAtLeast:   h.AgeAtLeast,
 		Idle:         h.Idle.Seconds(),
 		Busy:         h.Busy,
 		Level:        h.Level,
@@ -265,6 +268,7 @@ func leakOf(l *tracker.Leak) *leakJSON {
 		Resource:     l.Resource,
 		OpenedAt:     l.OpenedAt,
 		Age:          l.Age.Seconds(),
+		AgeAtLeast:   l.AgeAtLeast,
 		Idle:         l.Idle.Seconds(),
 		Limit:        l.Limit.Seconds(),
 		Count:        l.Count,

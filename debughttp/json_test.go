@@ -52,7 +52,7 @@ func TestJSON(t *testing.T) {
 			got, want string
 		}{
 			{"document", keys(t, d), "blamed held history leaks memory_history pools resting stats suspects time verdict"},
-			{"held", keys(t, first("held")), "age busy connection_id function idle kind opened_at pool query resource site stack"},
+			{"held", keys(t, first("held")), "age age_at_least busy connection_id function idle kind opened_at pool query resource site stack"},
 			{"suspect", keys(t, first("suspects")), "age connection_id cure function id idle kind last_site level limit lock next opened_at pool query reason resource site stack"},
 			{"pools", keys(t, first("pools")), "idle leased lost mode places pool resting settings waiting"},
 			{"history", keys(t, first("history")), "connection_id pool time type"},

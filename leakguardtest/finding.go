@@ -17,13 +17,14 @@ type key struct {
 // finding is one leak.
 type finding struct {
 	key
-	fate   fate
-	kind   tracker.Kind
-	pool   string
-	age    time.Duration
-	query  string
-	exempt string
-	stack  tracker.Stack
+	fate    fate
+	kind    tracker.Kind
+	pool    string
+	age     time.Duration
+	atLeast bool // is it that old
+	query   string
+	exempt  string
+	stack   tracker.Stack
 	// stray is one that no test can be charged with by its stack.
 	stray bool
 	// leak is what the guard said of it, nil if nothing.
@@ -82,10 +83,10 @@ func (o *options) look() findings {
 	var out findings
 	for _, h := range held {
 		f := finding{
-			key:    key{h.ConnectionID, h.Resource},
-			kind:   h.Kind,
-			pool:   h.Pool,
-			age:    h.Age,
+			key:  key{h.ConnectionID, h.Resource},
+			kind: h.Kind,
+			pool: h.Pool,
+			age:  h.Age, atLeast: h.AgeAtLeast,
 			query:  h.Query,
 			exempt: h.Exempt,
 			stack:  h.Stack,
@@ -129,11 +130,11 @@ func over(t *tracker.Tracker) findings {
 		}
 		index[k] = len(out)
 		out = append(out, finding{
-			key:    k,
-			fate:   became,
-			kind:   l.Kind,
-			pool:   l.Pool,
-			age:    l.Age,
+			key:  k,
+			fate: became,
+			kind: l.Kind,
+			pool: l.Pool,
+			age:  l.Age, atLeast: l.AgeAtLeast,
 			query:  l.Query,
 			exempt: l.Exempt,
 			stack:  l.Stack,

@@ -7,7 +7,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
@@ -118,7 +117,7 @@ func (f finding) write(b *strings.Builder) {
 	} else {
 		b.WriteString("found when open")
 	}
-	fmt.Fprintf(b, " for %s", ageText(f.age))
+	fmt.Fprintf(b, " for %s", tracker.AgeText(f.age, f.atLeast))
 	if f.leak != nil && f.leak.Reason != tracker.ReasonProven {
 		fmt.Fprintf(b, ", a suspect for %s", oneLine(string(f.leak.Reason)))
 		if f.leak.Limit > 0 {
@@ -139,19 +138,6 @@ func many(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// ageText leaves out what nobody acts on.
-func ageText(d time.Duration) string {
-	switch {
-	case d >= time.Minute:
-		d = d.Round(time.Second)
-	case d >= time.Second:
-		d = d.Round(10 * time.Millisecond)
-	default:
-		d = d.Round(10 * time.Microsecond)
-	}
-	return d.String()
 }
 
 // oneLine folds a text into one printable line of at most 200 characters.

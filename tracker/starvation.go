@@ -224,7 +224,7 @@ func (a *attachment) seats(now time.Duration) (out []seat) {
 		}
 		s := seat{conn: c, lease: c.lease.stack, query: c.query, busy: word&gate.Busy != 0}
 		s.PlaceHolder = PlaceHolder{
-			ConnectionID: c.id, Kind: r.kind, OpenedAt: t.clock.at(r.opened), Age: now - r.opened,
+			ConnectionID: c.id, Kind: r.kind, OpenedAt: t.clock.at(r.opened), Age: now - r.opened, AgeAtLeast: c.atLeast(r),
 			Exempt: cmp.Or(r.exempt, c.lease.exempt), Stack: r.stack.PCs(),
 		}
 		if !s.busy {

@@ -72,7 +72,9 @@ type PlaceHolder struct {
 	Kind      Kind
 	OpenedAt  time.Time
 	Age, Idle time.Duration
-	Doing     Doing
+	// AgeAtLeast is as in Held.
+	AgeAtLeast bool
+	Doing      Doing
 	// Lock is the connection whose lock it waits for, LockSite the call by which that
 	// holds it; empty if it waits for none, or for another process.
 	Lock     string
@@ -190,7 +192,7 @@ func (s *Starved) groups() (lines []string) {
 		if n > 1 {
 			line += "oldest "
 		}
-		line += fmt.Sprintf("for %v from %s", round(h.Age), h.Site())
+		line += fmt.Sprintf("for %v from %s", AgeText(h.Age, h.AgeAtLeast), h.Site())
 		if h.Lock != "" {
 			line += fmt.Sprintf(", held by %s from %s", h.Lock, h.LockSite)
 		}
@@ -214,6 +216,7 @@ func (s Starved) MarshalJSON() ([]byte, error) {
 		Kind         Kind      `json:"kind"`
 		OpenedAt     time.Time `json:"opened_at"`
 		Age          float64   `json:"age"`
+		AgeAtLeast   bool      `json:"age_at_least,omitempty"`
 		Idle         float64   `json:"idle"`
 		Doing        Doing     `json:"doing"`
 		Lock         string    `json:"lock,omitempty"`
@@ -243,7 +246,7 @@ func (s Starved) MarshalJSON() ([]byte, error) {
 	}
 	for _, h := range s.Places {
 		f := h.Site()
-		one := holder{h.ConnectionID, h.Kind, h.OpenedAt, seconds(h.Age), seconds(h.Idle), h.Doing, h.Lock, "", h.InTheWay, h.Exempt, f.String(), f.Function}
+		one := holder{h.ConnectionID, h.Kind, h.OpenedAt, seconds(h.Age), h.AgeAtLeast, seconds(h.Idle), h.Doing, h.Lock, "", h.InTheWay, h.Exempt, f.String(), f.Function}
 		if h.Lock != "" {
 			one.LockSite = h.LockSite.String()
 		}
