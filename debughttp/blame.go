@@ -85,7 +85,7 @@ func holderText(h *tracker.Holder) string {
 			text = cmp.Or(own, "a ") + "raw connection may hold it: " + h.ConnectionID
 		}
 		if h.Age > 0 {
-			text += ", taken " + ageText(h.Age) + " ago"
+			text += ", taken " + boundText(h.Age, h.AgeAtLeast) + " ago"
 		}
 		return text
 	}
@@ -93,7 +93,7 @@ func holderText(h *tracker.Holder) string {
 	if h.Through != "" {
 		text += " through " + h.Through + " at " + h.AttachedAt().String()
 	}
-	return text + ", open for " + ageText(h.Age)
+	return text + ", open for " + boundText(h.Age, h.AgeAtLeast)
 }
 
 var txStates = map[tracker.TxState]string{

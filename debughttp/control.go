@@ -239,7 +239,7 @@ func (h *handler) controlPage(only, done, failed string) *control {
 		c.Targets = append(c.Targets, target{
 			leak: leak,
 			Kind: x.Kind.String(), Connection: x.ConnectionID, Resource: x.Resource,
-			Age: ageText(x.Age), Idle: ageText(x.Idle), Suspect: x.Suspect != nil && x.Suspect.Exempt == "", Busy: x.Busy,
+			Age: boundText(x.Age, x.AgeAtLeast), Idle: ageText(x.Idle), Suspect: x.Suspect != nil && x.Suspect.Exempt == "", Busy: x.Busy,
 			Site: site.String(), Function: site.Function, Query: x.Query, Exempt: x.Exempt, Token: h.control.token,
 		})
 	}

@@ -194,3 +194,18 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%d rows", n)
 	}
 }
+
+// An age of which only a bound is known is told as one.
+func TestPageAgeAtLeast(t *testing.T) {
+	inBubble(t, func(s *scene) {
+		c := s.open(s.pool("shop.db"), true, "")
+		pass(30 * time.Second)
+		c.BeginTx("BEGIN", "")
+		pass(6 * time.Minute)
+		text := body(t, debughttp.Handler(s.Tracker), "/")
+		wants(t, text, "≥ 6m3")
+		if strings.Contains(text, "≥ 6m0s") {
+			t.Error("the transaction's beginning is known")
+		}
+	})
+}

@@ -169,7 +169,7 @@ func (s *snapshot) starvedPool(r *tracker.Starved) starved {
 	for _, h := range r.Places {
 		f := h.Site()
 		one := placeHolder{
-			Doing: string(h.Doing), Kind: h.Kind.String(), Age: ageText(h.Age + since), Connection: h.ConnectionID,
+			Doing: string(h.Doing), Kind: h.Kind.String(), Age: boundText(h.Age+since, h.AgeAtLeast), Connection: h.ConnectionID,
 			Site: f.String(), Function: f.Function, Lock: h.Lock, InTheWay: h.InTheWay, Exempt: h.Exempt,
 		}
 		if h.Lock != "" {

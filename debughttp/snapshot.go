@@ -133,3 +133,11 @@ func ageText(d time.Duration) string {
 	}
 	return max(d, 0).String()
 }
+
+// boundText is ageText, and says so of an age of which only a bound is known.
+func boundText(d time.Duration, atLeast bool) string {
+	if atLeast {
+		return "≥ " + ageText(d)
+	}
+	return ageText(d)
+}

@@ -88,7 +88,7 @@ func (s *snapshot) group(members []*tracker.Suspect) group {
 		Key:  keyOf(l.Kind, l.Reason, l.Pool, site, l.Exempt),
 		Kind: l.Kind.String(), Count: len(members), Class: "bad",
 		Site: site.String(), Function: site.Function,
-		Limit: limitText(&l.Leak), Age: ageText(oldest.Age), Idle: ageText(oldest.Idle), Since: clock(oldest.OpenedAt, s.now),
+		Limit: limitText(&l.Leak), Age: boundText(oldest.Age, oldest.AgeAtLeast), Idle: ageText(oldest.Idle), Since: clock(oldest.OpenedAt, s.now),
 		Level: l.Level, Query: l.Query, Exempt: l.Exempt, Next: s.next(&l.Leak), Fix: l.Cure(),
 		Stack: s.stackOf(l.Stack), On: "connection", Control: s.control,
 	}
@@ -105,7 +105,7 @@ func (s *snapshot) group(members []*tracker.Suspect) group {
 	var on, traces, last, waiters []string
 	for i, m := range members {
 		on = append(on, cmp.Or(m.ConnectionID, m.Pool))
-		each := one{Connection: cmp.Or(m.ConnectionID, m.Pool), Age: ageText(m.Age), Idle: ageText(m.Idle)}
+		each := one{Connection: cmp.Or(m.ConnectionID, m.Pool), Age: boundText(m.Age, m.AgeAtLeast), Idle: ageText(m.Idle)}
 		if m.Trace.IsValid() {
 			traces = append(traces, fmt.Sprintf("%x (span %x)", m.Trace.TraceID, m.Trace.SpanID))
 		}

@@ -350,7 +350,7 @@ func (s *snapshot) connections() (leased, idle []connection) {
 			Reaped: r.Reaped, Memory: memoryOfConnection(r),
 		}
 		if h, ok := leases[r.ConnectionID]; ok {
-			c.Lease, c.Bar = ageText(h.Age), percent(h.Age, longest)
+			c.Lease, c.Bar = boundText(h.Age, h.AgeAtLeast), percent(h.Age, longest)
 		}
 		if r.TransactionLevel > 0 {
 			c.Holds = append(c.Holds, "transaction "+ageText(r.TxAge))
@@ -396,7 +396,7 @@ func (s *snapshot) heldOf(kind tracker.Kind) []held {
 		site := h.Site()
 		row := held{
 			Key: keyOf(h.ConnectionID, h.Kind, h.Resource),
-			Age: ageText(h.Age), Bar: percent(h.Age, longest), Suspect: h.Suspect != nil && h.Suspect.Exempt == "",
+			Age: boundText(h.Age, h.AgeAtLeast), Bar: percent(h.Age, longest), Suspect: h.Suspect != nil && h.Suspect.Exempt == "",
 			State: "idle for " + ageText(h.Idle), Connection: h.ConnectionID, Level: h.Level,
 			Site: site.String(), Function: site.Function, Query: h.Query, Exempt: h.Exempt,
 		}
@@ -428,7 +428,7 @@ func (s *snapshot) over() []over {
 		seen[l.ID] = true
 		site := l.Site()
 		o := over{
-			Time: clock(e.Time, s.now), Kind: l.Kind.String(), Limit: limitText(l), Age: ageText(l.Age),
+			Time: clock(e.Time, s.now), Kind: l.Kind.String(), Limit: limitText(l), Age: boundText(l.Age, l.AgeAtLeast),
 			Site: site.String(), Function: site.Function, Connection: cmp.Or(l.ConnectionID, l.Pool), Query: l.Query,
 		}
 		switch e.Type {
