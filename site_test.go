@@ -59,3 +59,54 @@ func TestHeldThroughHelper(t *testing.T) {
 		t.Errorf("held are %v", kinds)
 	}
 }
+
+// A lease that an operation took for itself began with what it opened. One that was
+// taken to be used later is at least as old as that.
+func TestAgeOfLeases(t *testing.T) {
+	tr := tracker.New(tracker.Options{})
+	connector, err := NewConnector(Config{DSN: fileDSN(t), Tracker: tr, Mode: tracker.Basic}) // no reaper looks
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := sql.OpenDB(connector) // the fixture's wrapper would be the program
+	defer db.Close()
+	check := func(what string, atLeast bool) {
+		t.Helper()
+		n := 0
+		for _, h := range tr.Held() {
+			if h.Kind == tracker.KindConnection {
+				n++
+				if h.AgeAtLeast != atLeast {
+					t.Errorf("%s: at least: %v", what, h.AgeAtLeast)
+				}
+			} else if h.AgeAtLeast {
+				t.Errorf("%s: of the %v only a bound is known", what, h.Kind)
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s: %d leases", what, n)
+		}
+	}
+	for range 2 { // on a fresh connection and on one from the pool
+		tx, err := db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("Begin", false)
+		tx.Rollback()
+		rows := query(t, db, "SELECT 1")
+		check("Query", false)
+		rows.Close()
+	}
+	c, err := db.Conn(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := c.QueryContext(background, "SELECT 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("Conn", true) // also before anybody has looked at it
+	rows.Close()
+	c.Close()
+}
