@@ -25,7 +25,9 @@ import (
 // service. Lent are as many places at most as the pool has, none to a pool whose limit
 // is 1, and none for a lease whose SQLite handle stays open (of a database in memory,
 // for one), so that no more handles are open than the program allowed. See
-// [tracker.Pool.Attach] for what happens when the program sets the limit meanwhile.
+// [tracker.Pool.Attach] for what happens when the program sets the limit meanwhile. Who
+// is served opens a connection, maybe while another leaked one is closed: with a busy
+// timeout of 0 that may fail with "database is locked", as any opening beside a close.
 //
 // It costs operations nothing: db is asked twice a second while the pool has open
 // connections and a limit, four times while it is full. sql.DB.Close detaches; detach

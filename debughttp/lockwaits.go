@@ -1,10 +1,6 @@
 package debughttp
 
-import (
-	"time"
-
-	"github.com/sqlite-leakguard/sqlite-leakguard/tracker"
-)
+import "time"
 
 // lockWait is a pair of who waited long for a lock and who held it.
 type lockWait struct {
@@ -27,14 +23,3 @@ func (s *snapshot) lockWaits() (all []lockWait) {
 }
 
 func secondsOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-
-// waitLong counts the operations that have waited for a lock for so long that the
-// verdict says so.
-func waitLong(s *tracker.Stats) (n int) {
-	for _, w := range s.LockWaiting {
-		if w.For >= tracker.WaitsLong.Seconds() {
-			n++
-		}
-	}
-	return n
-}

@@ -30,7 +30,7 @@ func TestLockWaits(t *testing.T) {
 		word.Or(1) // an operation is in flight
 		c.WaitsLong(took(1500 * time.Millisecond))
 		page := body(t, debughttp.Handler(s.Tracker), "/")
-		inOrder(t, page, `class="verdict warn"`, "<strong>1 waiting operation</strong>", "has waited 1.5s for a lock, it is not known whose.")
+		inOrder(t, page, `class="verdict warn"`, "<strong>1 blocked operation</strong>", "has waited 1.5s for a lock, it is not known whose.")
 		lacks(t, page, "Long waits for locks")
 		k.awaits = false
 		word.Store(word.Load()&^uint64(1) + (1<<16 - 1) + 1)

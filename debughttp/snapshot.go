@@ -81,11 +81,16 @@ func (s *snapshot) verdict() string {
 			blocked[w.ConnectionID] = true
 		}
 	}
+	for _, w := range s.stats.LockWaiting { // behind whoever it is
+		if w.For >= tracker.WaitsLong.Seconds() {
+			blocked[w.ConnectionID] = true
+		}
+	}
 	var parts []string
 	for _, part := range []struct {
 		n    int
 		what string
-	}{{starved, "starved pool"}, {len(blocked), "blocked operation"}, {s.stats.Lost, "lost place"}, {waitLong(&s.stats), "waiting operation"}, {len(s.suspects), "suspect"}} {
+	}{{starved, "starved pool"}, {len(blocked), "blocked operation"}, {s.stats.Lost, "lost place"}, {len(s.suspects), "suspect"}} {
 		if part.n > 0 {
 			parts = append(parts, many(part.n, part.what))
 		}
