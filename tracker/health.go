@@ -82,13 +82,13 @@ func (s *Stats) judge(records []Record, crowds map[string]int, waiting []LockWai
 			pools[r.Pool] = p
 		}
 		p.places++
-		site := r.Stack.Site().String()
-		switch {
+		switch { // a site is looked up for those alone of whom something is said
 		case r.Lost:
+			site := r.Stack.Site().String()
 			p.lost[site]++
 			s.LostPlaces = append(s.LostPlaces, LostPlace{r.Pool, r.ConnectionID, r.LostSince, undoneText(r.Undone), r.Reaped, site})
 		case r.Resting && r.Exempt == "":
-			p.resting[site]++
+			p.resting[r.Stack.Site().String()]++
 		}
 		if r.accused {
 			forgotten[r.forgot.Site().String()]++
